@@ -1,0 +1,110 @@
+"""What of a request is admitted before a byte of its body is read: method, media type, length, one signature.
+
+The cheapest check comes first, and nothing here costs more than looking at a few headers.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, NamedTuple
+
+from roovet_webhooks.errors import (
+    LengthRequired,
+    MalformedSignature,
+    MethodNotAllowed,
+    PayloadTooLarge,
+    UnsupportedMediaType,
+)
+from roovet_webhooks.signature import SIGNATURE_HEADER, TIMESTAMP_HEADER
+
+if TYPE_CHECKING:
+    from roovet_webhooks.messages import WebhookRequest
+
+_JSON = re.compile(rb'application/json[ \t]*(?:;[ \t]*charset=(?:utf-8|"utf-8")[ \t]*)?', re.IGNORECASE)
+_LENGTH = re.compile(rb"[0-9]{1,18}")
+
+_CONTENT_TYPE, _ENCODING, _LENGTH_NAME = b"content-type", b"content-encoding", b"content-length"
+_SIGNATURE, _TIMESTAMP = SIGNATURE_HEADER.lower().encode(), TIMESTAMP_HEADER.lower().encode()
+_LOOKED_AT = frozenset({_CONTENT_TYPE, _ENCODING, _LENGTH_NAME, _SIGNATURE, _TIMESTAMP})
+
+
+class Head(NamedTuple):
+    """What the checks that follow need of the headers.
+
+    Attributes:
+        signature: The one signature header, or ``None``.
+        timestamp: The one unsigned timestamp header, or ``None``.
+        length: The declared length in bytes, or ``None`` where none is declared.
+    """
+
+    signature: bytes | None
+    timestamp: bytes | None
+    length: int | None
+
+
+def admit(request: WebhookRequest, *, max_body_bytes: int) -> Head:
+    """Check a request's method and headers.
+
+    Args:
+        request: The request; its body is not touched.
+        max_body_bytes: The cap on the body, bytes.
+
+    Raises:
+        MethodNotAllowed: It is not POST.
+        UnsupportedMediaType: It is not exactly ``application/json`` in UTF-8, or has a content encoding.
+        LengthRequired: Its Content-Length is malformed or ambiguous, or absent where it is needed.
+        PayloadTooLarge: Its declared length is over the cap.
+        MalformedSignature: A header of the signature stands more than once.
+    """
+    if request.method != "POST":
+        message = f"the method is {request.method[:32]!r}; deliveries are sent with POST"
+        raise MethodNotAllowed(message, method=request.method[:32])
+    found: dict[bytes, list[bytes]] = {}
+    for name, value in request.headers:
+        key = name.lower()
+        if key in _LOOKED_AT:
+            found.setdefault(key, []).append(value)
+    _check_media_type(found.get(_CONTENT_TYPE, []), found.get(_ENCODING, []))
+    length = _declared_length(found.get(_LENGTH_NAME, []), needed=request.needs_length)
+    if length is not None and length > max_body_bytes:
+        message = f"the declared length is {length} bytes; at most {max_body_bytes} are accepted"
+        raise PayloadTooLarge(message, limit=max_body_bytes)
+    return Head(
+        _single(found.get(_SIGNATURE), SIGNATURE_HEADER),
+        _single(found.get(_TIMESTAMP), TIMESTAMP_HEADER),
+        length,
+    )
+
+
+def _check_media_type(types: list[bytes], encodings: list[bytes]) -> None:
+    if len(types) != 1:
+        message = f"there are {len(types)} Content-Type headers; a delivery has one, application/json"
+        raise UnsupportedMediaType(message)
+    if types[0] != b"application/json" and not _JSON.fullmatch(types[0]):
+        message = f"the Content-Type is {types[0][:80]!r}; deliveries are application/json in UTF-8"
+        raise UnsupportedMediaType(message)
+    if any(encoding.lower() != b"identity" for encoding in encodings):
+        message = f"the Content-Encoding is {encodings[0][:80]!r}; what was signed is the plain body"
+        raise UnsupportedMediaType(message)
+
+
+def _declared_length(lengths: list[bytes], *, needed: bool) -> int | None:
+    if not lengths and not needed:
+        return None
+    if len(lengths) != 1 or not _LENGTH.fullmatch(lengths[0]):
+        message = (
+            "there is no Content-Length, and this server does not tell where a body ends without one"
+            if not lengths
+            else f"the Content-Length is malformed or ambiguous: {b', '.join(lengths)[:80]!r}"
+        )
+        raise LengthRequired(message)
+    return int(lengths[0])
+
+
+def _single(values: list[bytes] | None, name: str) -> bytes | None:
+    if values is None:
+        return None
+    if len(values) > 1:
+        message = f"there are {len(values)} {name} headers; one delivery has one"
+        raise MalformedSignature(message)
+    return values[0]

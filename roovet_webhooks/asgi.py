@@ -1,0 +1,258 @@
+"""Mount a receiver in any ASGI application; guard an endpoint of Starlette or FastAPI.
+
+Pure ASGI: nothing of a request is buffered but the body of a delivery, and nothing else is touched.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from roovet_webhooks.bridge import AsyncBridge
+from roovet_webhooks.errors import BodyAlreadyRead, ConfigurationError, IncompleteBody, WebhookError
+from roovet_webhooks.messages import WebhookRequest, WebhookResponse, error_response
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+
+    from starlette.types import ASGIApp, ExceptionHandler, Receive, Scope, Send
+
+    from roovet_webhooks.delivery import Delivery
+    from roovet_webhooks.receiver import WebhookReceiver
+
+R = TypeVar("R")
+
+_BRIDGE = AsyncBridge()
+
+
+class WebhookApp:
+    """An ASGI application that is the receiver: for ``Route(path, WebhookApp(receiver))`` or by itself.
+
+    Args:
+        receiver: The receiver.
+
+    Raises:
+        ConfigurationError: The receiver has no secret.
+    """
+
+    def __init__(self, receiver: WebhookReceiver) -> None:
+        receiver.require_secret()
+        self.receiver = receiver
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one connection."""
+        if scope["type"] == "http":
+            response = await self.receiver.receive_async(_request(scope, receive), bridge=_BRIDGE)
+            await _send(response, send)
+        elif scope["type"] == "lifespan":
+            await _lifespan(self.receiver, receive, send)
+        else:
+            # Before the handshake, a server makes a 403 of it.
+            await send({"type": "websocket.close", "code": 1000})
+
+
+class WebhookMiddleware:
+    """Puts a receiver in front of an application, at one path; everything else passes through untouched.
+
+    Being outermost it reads a body before anything else can, and refuses one over the cap before anything
+    buffers it.
+
+    Args:
+        app: The application.
+        receiver: The receiver.
+        path: The path to answer, without the ``root_path`` of the application.
+
+    Raises:
+        ConfigurationError: The receiver has no secret, or the path does not begin with a slash.
+    """
+
+    def __init__(self, app: ASGIApp, *, receiver: WebhookReceiver, path: str = "/webhooks/roovet") -> None:
+        if not path.startswith("/"):
+            message = f"path must begin with a slash, not {path!r}"
+            raise ConfigurationError(message)
+        self.app = app
+        self.path = path
+        self._webhook = WebhookApp(receiver)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a delivery, or pass the connection on."""
+        if scope["type"] == "http" and _route_path(scope) == self.path:
+            await self._webhook(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await _checked_lifespan(self._webhook.receiver, self.app, scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+
+def _route_path(scope: Scope) -> str:
+    """Return the path below the root path, which servers have in ``path`` or leave out of it."""
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "").rstrip("/")
+    return path[len(root) :] if root and path.startswith(root + "/") else path
+
+
+def _request(scope: Scope, receive: Receive) -> WebhookRequest:
+    return WebhookRequest(
+        scope["method"], scope["path"], scope["headers"], _body(receive), scope.get("path_params"), native=scope
+    )
+
+
+async def _body(receive: Receive) -> AsyncIterator[bytes]:
+    more = True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise _disconnected()
+        yield message.get("body", b"")
+        more = message.get("more_body", False)
+
+
+def _disconnected() -> IncompleteBody:
+    return IncompleteBody("the sender closed the connection before the end of the body", received=0)
+
+
+async def _send(response: WebhookResponse, send: Send) -> None:
+    await send({"type": "http.response.start", "status": response.status, "headers": response.headers})
+    await send({"type": "http.response.body", "body": response.body})
+
+
+async def _lifespan(receiver: WebhookReceiver, receive: Receive, send: Send) -> None:
+    """Speak the lifespan protocol for a receiver that is the whole application."""
+    await receive()
+    if await _refused_to_start(receiver, send):
+        return
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+    await send({"type": "lifespan.shutdown.complete"})
+
+
+async def _checked_lifespan(
+    receiver: WebhookReceiver, app: ASGIApp, scope: Scope, receive: Receive, send: Send
+) -> None:
+    """Check the receiver once the application has started, and so has registered its handlers."""
+    started = False
+
+    async def checking(message: Any) -> None:  # noqa: ANN401 - ASGI's own type
+        nonlocal started
+        if message["type"] == "lifespan.startup.complete" and not started:
+            started = True
+            if await _refused_to_start(receiver, send):
+                return
+        await send(message)
+
+    await app(scope, receive, checking)
+
+
+async def _refused_to_start(receiver: WebhookReceiver, send: Send) -> bool:
+    try:
+        receiver.check()
+    except ConfigurationError as error:
+        # Raising would not do: a server takes that for an application without a lifespan, and starts.
+        await send({"type": "lifespan.startup.failed", "message": f"{receiver!r}: {error}"})
+        return True
+    return False
+
+
+# Guards: a verified delivery in the hand of your own endpoint
+
+
+class WebhookHTTPException(HTTPException):
+    """A refusal, as FastAPI and Starlette answer it; `webhook_exception_handlers` gives it the vendor's body."""
+
+    def __init__(self, error: WebhookError) -> None:
+        self.response = error_response(error)
+        headers = {
+            name.decode("latin-1"): value.decode("latin-1")
+            for name, value in self.response.headers
+            if name not in {b"content-type", b"content-length"}
+        }
+        super().__init__(self.response.status, error.public_message, headers)
+
+
+def _starlette_response(response: WebhookResponse) -> Response:
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in response.headers}
+    return Response(response.body, response.status, headers)
+
+
+async def _answer(_request: Request, error: Exception) -> Response:
+    return _starlette_response(cast("WebhookHTTPException", error).response)
+
+
+webhook_exception_handlers: Mapping[type[Exception], ExceptionHandler] = {WebhookHTTPException: _answer}
+"""For ``FastAPI(exception_handlers={**webhook_exception_handlers})``: refusals in the vendor's error shape."""
+
+
+def verified_delivery(receiver: WebhookReceiver) -> Callable[[Request], Awaitable[Delivery]]:
+    """Return a FastAPI dependency that is the verified delivery: ``Depends(verified_delivery(receiver))``.
+
+    Nothing is recorded and no handler runs.
+
+    Raises:
+        ConfigurationError: The receiver has no secret.
+        WebhookHTTPException: From the dependency: the request is refused.
+    """
+    receiver.require_secret()
+
+    async def dependency(request: Request) -> Delivery:
+        try:
+            return await _open(receiver, request)
+        except WebhookError as error:
+            raise WebhookHTTPException(error) from None
+
+    # The annotation as an object: FastAPI reads it, and our imports of it are for type checkers only.
+    dependency.__annotations__ = {"request": Request}
+    return dependency
+
+
+def verified_webhook(
+    receiver: WebhookReceiver,
+) -> Callable[[Callable[[Request, Delivery], object]], Callable[[Request], Awaitable[Response]]]:
+    """Decorate a Starlette endpoint ``(request, delivery)``, sync or async: it runs for verified deliveries only.
+
+    Nothing is recorded and no handler runs.
+
+    Raises:
+        ConfigurationError: The receiver has no secret.
+    """
+    receiver.require_secret()
+
+    def decorate(endpoint: Callable[[Request, Delivery], object]) -> Callable[[Request], Awaitable[Response]]:
+        @functools.wraps(endpoint)
+        async def guarded(request: Request) -> Response:
+            try:
+                delivery = await _open(receiver, request)
+            except WebhookError as error:
+                return _starlette_response(error_response(error))
+            return cast("Response", await _BRIDGE.call(endpoint, request, delivery))
+
+        return guarded
+
+    return decorate
+
+
+async def _open(receiver: WebhookReceiver, request: Request) -> Delivery:
+    # A raw copy that the application has made is as good as the stream.
+    cached: bytes | None = getattr(request, "_body", None)
+    body = _stream(request) if cached is None else cached
+    scope = request.scope
+    return await receiver.open_async(
+        WebhookRequest(
+            scope["method"], scope["path"], scope["headers"], body, scope.get("path_params"), native=request
+        ),
+        bridge=_BRIDGE,
+    )
+
+
+async def _stream(request: Request) -> AsyncIterator[bytes]:
+    try:
+        async for chunk in request.stream():
+            yield chunk
+    except ClientDisconnect:
+        raise _disconnected() from None
+    except RuntimeError:
+        message = "the body was consumed as a stream before the delivery was verified; read it with request.body()"
+        raise BodyAlreadyRead(message) from None

@@ -1,0 +1,223 @@
+"""How the one life of a delivery runs in two worlds.
+
+`receiver` and `dispatch` are written once, as coroutines that reach the outside through a bridge only. In an
+async server the event loop drives them. In a sync one `run` does: a `SyncBridge` never suspends, so that a
+single step takes the coroutine to its end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import threading
+import time
+from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
+
+from roovet_webhooks.errors import BodyTimeout
+
+if TYPE_CHECKING:
+    from anyio.from_thread import BlockingPortal
+
+    from roovet_webhooks.inbox.protocol import Answer
+    from roovet_webhooks.messages import Body
+
+T = TypeVar("T")
+
+Take = Callable[[bytes], None]
+InThread = Callable[..., Awaitable[Any]]
+
+
+class Bridge(Protocol):
+    """What the life of a delivery asks of the world it runs in."""
+
+    async def read(self, body: Body, take: Take, seconds: float) -> None:
+        """Pass every chunk of a body to ``take``.
+
+        Raises:
+            BodyTimeout: It did not end within ``seconds``.
+        """
+        ...
+
+    async def call(self, function: Callable[..., object], *arguments: object) -> object:
+        """Call a function of the user's, sync or async, where it belongs."""
+        ...
+
+    async def wait(self, operation: Callable[[], Answer[T]], *, blocking: bool) -> T:
+        """Carry out an operation of the inbox and wait for its answer."""
+        ...
+
+    async def finish(self, work: Coroutine[Any, Any, T]) -> T:
+        """Carry work to its end, even if whoever asked for it goes away."""
+        ...
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Drive a coroutine whose bridge is a `SyncBridge` to its end."""
+    try:
+        work.send(None)
+    except StopIteration as done:
+        return cast("T", done.value)
+    work.close()
+    message = "the work suspended under a SyncBridge, which never does"
+    raise RuntimeError(message)
+
+
+@functools.lru_cache(maxsize=512)
+def is_async(function: Callable[..., object]) -> bool:
+    """Say whether calling a function gives a coroutine; looks through partials and callable objects."""
+    inner = function
+    while isinstance(inner, functools.partial):
+        inner = cast("functools.partial[object]", inner).func
+    return inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(getattr(inner, "__call__", None))  # noqa: B004 - its kind matters, not whether it is there
+
+
+async def _awaited(value: Awaitable[object]) -> object:
+    return await value
+
+
+class SyncBridge:
+    """Runs sync handlers in the calling thread, and async ones on one event loop that lives on.
+
+    A client that a handler opened in that loop can so be used by the next one.
+    """
+
+    async def read(self, body: Body, take: Take, seconds: float) -> None:
+        """Read a sync body; the clock is looked at between reads, the server's own timeout does the rest."""
+        if isinstance(body, bytes):
+            take(body)
+            return
+        if isinstance(body, AsyncIterable):
+            message = "this body is async; use receive_async or open_async"
+            raise TypeError(message)
+        deadline = time.monotonic() + seconds
+        for chunk in body:
+            take(chunk)
+            if time.monotonic() > deadline:
+                raise body_timeout(seconds)
+
+    async def call(self, function: Callable[..., object], *arguments: object) -> object:
+        """Call a function; a coroutine runs on the long-lived loop while this thread waits."""
+        if is_async(function):
+            return _LOOP.run(function, *arguments)
+        result = function(*arguments)
+        return _LOOP.run(_awaited, result) if inspect.isawaitable(result) else result
+
+    async def wait(self, operation: Callable[[], Answer[T]], *, blocking: bool) -> T:  # noqa: ARG002 - this thread may wait
+        """Carry out an operation of the inbox."""
+        answer = operation()
+        return answer.result() if isinstance(answer, Future) else answer
+
+    async def finish(self, work: Coroutine[Any, Any, T]) -> T:
+        """Carry on: nothing cancels a thread."""
+        return await work
+
+
+class AsyncBridge:
+    """Runs async handlers on the server's event loop and sync ones in threads, so that none blocks it.
+
+    Args:
+        in_thread: How to call a sync function, ``await in_thread(function, *arguments)``; anyio's worker
+            threads when ``None``.
+    """
+
+    def __init__(self, in_thread: InThread | None = None) -> None:
+        self._in_thread = in_thread or _in_worker_thread
+
+    async def read(self, body: Body, take: Take, seconds: float) -> None:
+        """Read a body, sync or async, within the timeout."""
+        if isinstance(body, bytes):
+            take(body)
+        elif isinstance(body, AsyncIterable):
+            import anyio  # noqa: PLC0415 - nothing sync needs it
+
+            try:
+                with anyio.fail_after(seconds):
+                    async for chunk in body:
+                        take(chunk)
+            except TimeoutError:
+                raise body_timeout(seconds) from None
+        else:
+            for chunk in body:
+                take(chunk)
+
+    async def call(self, function: Callable[..., object], *arguments: object) -> object:
+        """Call a function: a coroutine here, anything else in a thread."""
+        result = function(*arguments) if is_async(function) else await self._in_thread(function, *arguments)
+        return await result if inspect.isawaitable(result) else result
+
+    async def wait(self, operation: Callable[[], Answer[T]], *, blocking: bool) -> T:
+        """Carry out an operation of the inbox without blocking the loop."""
+        answer = await self._in_thread(operation) if blocking else operation()
+        if isinstance(answer, Future):
+            return cast("T", await asyncio.wrap_future(cast("Future[T]", answer)))
+        return cast("T", answer)
+
+    async def finish(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run work as a task of its own: a server that cancels the request does not cancel the work."""
+        task = asyncio.get_running_loop().create_task(work)
+        # The loop keeps weak references only; a task whose request has gone would be collected.
+        _running.add(task)
+        task.add_done_callback(_running.discard)
+        return await asyncio.shield(task)
+
+
+_running: set[asyncio.Task[Any]] = set()
+
+
+async def _in_worker_thread(function: Callable[..., object], *arguments: object) -> object:
+    from anyio.to_thread import run_sync  # noqa: PLC0415 - nothing sync needs it
+
+    return await run_sync(function, *arguments)
+
+
+def body_timeout(seconds: float) -> BodyTimeout:
+    """Return the error for a body that did not end in time."""
+    message = (
+        f"the body had not ended after {seconds:g} s: the sender stalled, or a middleware in front consumed "
+        "the body without passing it on"
+    )
+    return BodyTimeout(message, timeout=seconds)
+
+
+class _LoopThread:
+    """One event loop in one daemon thread, started at first use and once more in a forked child."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._portal: BlockingPortal | None = None
+        self._thread: threading.Thread | None = None
+
+    def run(self, function: Callable[..., object], *arguments: object) -> object:
+        """Run a coroutine function on the loop, in the caller's context, and wait for its result."""
+        portal = self._started()
+        if threading.current_thread() is self._thread:
+            message = (
+                "a sync call of the receiver from one of its own async handlers would wait for itself; "
+                "use receive_async there"
+            )
+            raise RuntimeError(message)
+        return portal.call(cast("Callable[..., Awaitable[object]]", function), *arguments)
+
+    def _started(self) -> BlockingPortal:
+        with self._lock:
+            if self._portal is None or self._thread is None or not self._thread.is_alive():
+                ready: Future[BlockingPortal] = Future()
+                self._thread = threading.Thread(
+                    target=asyncio.run, args=(self._serve(ready),), name="roovet-webhooks-loop", daemon=True
+                )
+                self._thread.start()
+                self._portal = ready.result()
+            return self._portal
+
+    async def _serve(self, ready: Future[BlockingPortal]) -> None:
+        from anyio.from_thread import BlockingPortal  # noqa: PLC0415 - nothing else needs it
+
+        async with BlockingPortal() as portal:
+            ready.set_result(portal)
+            await portal.sleep_until_stopped()
+
+
+_LOOP = _LoopThread()

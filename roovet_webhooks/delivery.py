@@ -1,0 +1,124 @@
+"""`Delivery`: one verified message, with what is known about how it came."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from hashlib import sha256
+from typing import TYPE_CHECKING, TypeAlias
+
+import msgspec
+
+from roovet_webhooks.errors import ConfigurationError
+from roovet_webhooks.events import Event
+
+if TYPE_CHECKING:
+    from roovet_webhooks.signing import Verified
+
+Dedupe: TypeAlias = Callable[[Event], str | bytes]
+DEFAULT_TENANT = "default"
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """What makes two deliveries the same one.
+
+    The tenant is part of it because thin bodies can be guessed: without it, tenant A could sign tenant B's
+    next body first. ``ts`` stands before the key because neighbours in time are then neighbours in an index.
+
+    Attributes:
+        endpoint: The receiver.
+        tenant: Whose keyring verified it.
+        ts: Unix seconds of the event; 0 where ``dedupe`` made the key, which then decides alone.
+        key: SHA-256 of the raw body, or of what ``dedupe`` returned; 32 bytes.
+    """
+
+    endpoint: str
+    tenant: str
+    ts: int
+    key: bytes
+
+
+class Delivery(msgspec.Struct, frozen=True, kw_only=True):
+    """A delivery that Roovet signed: verified, with its envelope read.
+
+    Attributes:
+        identity: What makes it this delivery and no other.
+        event: The envelope; ``event.extra`` has the other fields.
+        raw: The body, byte for byte as it was signed.
+        secret_name: Name of the secret that verified it.
+        signed_at: When it was signed, Unix seconds.
+        received_at: When it arrived, Unix seconds by the receiver's clock.
+        attempt: Which run of its handlers this is, counted from 1.
+    """
+
+    identity: Identity
+    event: Event
+    raw: bytes
+    secret_name: str
+    signed_at: int
+    received_at: float
+    attempt: int = 1
+
+    @property
+    def id(self) -> str:
+        """Stable id of the delivery, the same for every copy of it: an idempotency key for your effects."""
+        endpoint, tenant, ts, key = msgspec.structs.astuple(self.identity)
+        # Lengths first, so that no two identities write the same text.
+        text = f"{len(endpoint)}:{endpoint}{len(tenant)}:{tenant}{ts}:".encode() + key
+        return f"dlv_{sha256(text).hexdigest()[:32]}"
+
+    @property
+    def key(self) -> str:
+        """The identity's key in hex: SHA-256 of the body unless ``dedupe`` says otherwise."""
+        return self.identity.key.hex()
+
+    @property
+    def endpoint(self) -> str:
+        """Name of the receiver that took it."""
+        return self.identity.endpoint
+
+    @property
+    def tenant(self) -> str:
+        """Whose keyring verified it; ``default`` without a resolver."""
+        return self.identity.tenant
+
+    def __repr__(self) -> str:
+        """Show what it is about; the body stays out of logs."""
+        about = f"event={self.event.event!r}, resource={self.event.id!r}"
+        return f"Delivery(id={self.id!r}, {about}, attempt={self.attempt})"
+
+    __str__ = __repr__
+
+
+def make_delivery(  # noqa: PLR0913 - what a receiver knows when a delivery is verified
+    raw: bytes,
+    event: Event,
+    proof: Verified,
+    *,
+    endpoint: str,
+    tenant: str,
+    received_at: float,
+    dedupe: Dedupe | None = None,
+) -> Delivery:
+    """Put together what verification, parsing and the receiver know.
+
+    Raises:
+        ConfigurationError: ``dedupe`` returned something that is no text and no bytes.
+    """
+    if dedupe is None:
+        identity = Identity(endpoint, tenant, event.ts, sha256(raw).digest())
+    else:
+        key = dedupe(event)
+        if isinstance(key, str):
+            key = key.encode("utf-8", "surrogatepass")
+        if not isinstance(key, bytes) or not key:  # pyright: ignore[reportUnnecessaryIsInstance] - the user's function
+            message = f"dedupe must return a non-empty str or bytes for {event.event!r}, not {type(key).__name__}"
+            raise ConfigurationError(message)
+        identity = Identity(endpoint, tenant, 0, sha256(key).digest())
+    return Delivery(
+        identity=identity,
+        event=event,
+        raw=raw,
+        secret_name=proof.secret_name,
+        signed_at=proof.timestamp,
+        received_at=received_at,
+    )

@@ -1,0 +1,129 @@
+"""One attempt at a claimed delivery: run the handlers that want it, and settle the claim."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from roovet_webhooks import telemetry
+from roovet_webhooks.errors import DropDelivery, HandlerFailed, RetryLater
+from roovet_webhooks.inbox.protocol import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from roovet_webhooks.bridge import Bridge
+    from roovet_webhooks.delivery import Delivery
+    from roovet_webhooks.events import Decode
+    from roovet_webhooks.inbox.protocol import Claim, Inbox
+    from roovet_webhooks.retry import RetryPolicy
+    from roovet_webhooks.routing import Handler, Plan
+
+
+async def attempt(  # noqa: PLR0913 - the parts of an attempt; none has a default
+    plan: Plan, delivery: Delivery, claim: Claim, *, inbox: Inbox, bridge: Bridge, retry: RetryPolicy
+) -> Outcome:
+    """Run a delivery's handlers, one after the other, and settle its claim in every case.
+
+    Every handler runs, whatever another did: their successes are recorded one by one, and a retry runs only
+    those that have not succeeded. Only `DropDelivery` ends the round early.
+
+    Returns:
+        How the delivery ended.
+
+    Raises:
+        HandlerFailed: A handler raised; the claim is given back and the failure counted.
+        RetryLater: No handler failed, but one asked for a later retry; the claim is given back.
+        InboxError: The claim could not be settled.
+    """
+    if claim.attempt != delivery.attempt:
+        delivery = msgspec.structs.replace(delivery, attempt=claim.attempt)
+    try:
+        outcome, failed, later = await _run_all(plan, delivery, claim, inbox, bridge)
+    except BaseException:
+        # Cancelled, or the process is told to stop: nobody's failure, so the delivery is free again.
+        await bridge.wait(partial(inbox.release, claim, retry_in=0.0), blocking=inbox.blocking)
+        raise
+    wait = retry.delay(claim.attempt)
+    if outcome is not None:
+        await bridge.wait(partial(inbox.complete, claim, outcome), blocking=inbox.blocking)
+        return outcome
+    if failed:
+        error = HandlerFailed(f"failed: {', '.join(failed)}", handlers=failed)
+        await bridge.wait(partial(inbox.fail, claim, str(error), retry_in=wait), blocking=inbox.blocking)
+        raise error
+    later = later or RetryLater()
+    if later.retry_after is None:
+        later.retry_after = wait
+    await bridge.wait(partial(inbox.release, claim, retry_in=later.retry_after), blocking=inbox.blocking)
+    raise later
+
+
+async def _run_all(
+    plan: Plan, delivery: Delivery, claim: Claim, inbox: Inbox, bridge: Bridge
+) -> tuple[Outcome | None, list[str], RetryLater | None]:
+    """Run the handlers; return the outcome if there is one, else who failed or what asked for a retry."""
+    matched = plan.match(delivery.event.event)
+    failed: list[str] = []
+    later: RetryLater | None = None
+    for handler, decode in matched:
+        if handler.name in claim.succeeded:
+            continue
+        try:
+            await _run(handler, decode, delivery, bridge)
+        except DropDelivery as drop:
+            telemetry.info("delivery.dropped", handler=handler.name, reason=str(drop), **context(delivery))
+            return Outcome.DROPPED, [], None
+        except RetryLater as error:
+            telemetry.warning("delivery.retry_later", handler=handler.name, reason=str(error), **context(delivery))
+            later = _longer(later, error)
+        except Exception as error:  # noqa: BLE001 - whatever a handler raises is its failure
+            failed.append(handler.name)
+            # Our own frames hold the body; what a log prints of a traceback begins in the handler.
+            error.__traceback__ = error.__traceback__.tb_next if error.__traceback__ else None
+            telemetry.error("handler.failed", error, handler=handler.name, **context(delivery))
+            await call_hooks(plan.error_hooks, bridge, error, delivery)
+        else:
+            if len(matched) > 1:
+                await bridge.wait(partial(inbox.succeed, claim, handler.name), blocking=inbox.blocking)
+    if failed or later:
+        return None, failed, later
+    return Outcome.HANDLED if matched else Outcome.IGNORED, [], None
+
+
+async def _run(handler: Handler, decode: Decode, delivery: Delivery, bridge: Bridge) -> None:
+    event = decode(delivery.raw, delivery.event)
+    if handler.takes_delivery:
+        await bridge.call(handler.function, event, delivery)
+    else:
+        await bridge.call(handler.function, event)
+
+
+def _longer(one: RetryLater | None, other: RetryLater) -> RetryLater:
+    if one is None:
+        return other
+    return other if (other.retry_after or 0) > (one.retry_after or 0) else one
+
+
+async def call_hooks(hooks: list[Callable[..., object]], bridge: Bridge, *arguments: object) -> None:
+    """Call hooks; one that raises is logged and changes nothing."""
+    for hook in hooks:
+        try:
+            await bridge.call(hook, *arguments)
+        except Exception as error:  # noqa: BLE001 - a hook must not change what becomes of a delivery
+            telemetry.error("hook.failed", error, hook=getattr(hook, "__qualname__", repr(hook)))
+
+
+def context(delivery: Delivery) -> dict[str, object]:
+    """Return what every log event about a delivery says of it."""
+    return {
+        "event_type": delivery.event.event,
+        "resource": delivery.event.id,
+        "delivery": delivery.id,
+        "endpoint": delivery.identity.endpoint,
+        "tenant": delivery.identity.tenant,
+        "secret": delivery.secret_name,
+        "attempt": delivery.attempt,
+    }

@@ -1,0 +1,165 @@
+"""Views: a receiver as one, and a guard for your own."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any, cast
+
+from asgiref.sync import iscoroutinefunction, sync_to_async
+from django.apps import apps
+from django.conf import settings
+from django.db import connections, transaction
+from django.http import HttpResponse
+from django.views.decorators.csrf import csrf_exempt
+
+from roovet_webhooks.bridge import AsyncBridge
+from roovet_webhooks.errors import BodyAlreadyRead, IncompleteBody, WebhookError
+from roovet_webhooks.messages import WebhookRequest, WebhookResponse, error_response
+from roovet_webhooks.receiver import SECRET_VARIABLE
+from roovet_webhooks.wsgi import CHUNK_BYTES, request_of
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+
+    from django.core.handlers.asgi import ASGIRequest
+    from django.core.handlers.wsgi import WSGIRequest
+    from django.http import HttpRequest, HttpResponseBase
+
+    from roovet_webhooks.delivery import Delivery
+    from roovet_webhooks.keys import SecretLike
+    from roovet_webhooks.receiver import WebhookReceiver
+
+    View = Callable[..., HttpResponseBase] | Callable[..., Awaitable[HttpResponseBase]]
+
+mounted: list[WebhookReceiver] = []
+"""The receivers that views have been made of, for the system check."""
+
+
+async def _in_thread(function: Callable[..., object], *arguments: object) -> object:
+    # Thread-sensitive, as Django's own: the thread that holds the request's database connections.
+    return await sync_to_async(function, thread_sensitive=True)(*arguments)
+
+
+_BRIDGE = AsyncBridge(_in_thread)
+
+
+def dispatch_view(receiver: WebhookReceiver, *, asynchronous: bool = False) -> View:
+    """Return the view that answers deliveries; mount it with ``path("webhooks/roovet", …)``.
+
+    It is exempt from CSRF protection, since the signature is what proves the sender, and runs outside
+    ``ATOMIC_REQUESTS``, since a handler's failure must not undo the record of it.
+
+    Args:
+        receiver: The receiver. Without a secret of its own it takes ``settings.ROOVET_WEBHOOK_SECRET``.
+        asynchronous: Make an async view, for a project under ASGI.
+
+    Raises:
+        ConfigurationError: There is no secret, and ``roovet_webhooks.django`` is not among the
+            ``INSTALLED_APPS``, whose system check would say so.
+    """
+    _mount(receiver)
+
+    def view(request: HttpRequest, **path_params: object) -> HttpResponse:
+        return _django_response(receiver.receive(_request(request, path_params)))
+
+    async def async_view(request: HttpRequest, **path_params: object) -> HttpResponse:
+        request_ = _request(request, path_params)
+        return _django_response(await receiver.receive_async(request_, bridge=_BRIDGE))
+
+    chosen: Any = csrf_exempt(async_view if asynchronous else view)
+    for alias in connections:
+        chosen = transaction.non_atomic_requests(using=alias)(chosen)
+    return cast("View", chosen)
+
+
+def verified_webhook(receiver: WebhookReceiver) -> Callable[[View], View]:
+    """Decorate a view ``(request, delivery, …)``, sync or async: it runs for verified deliveries only.
+
+    Nothing is recorded and no handler runs. The view is exempt from CSRF protection.
+
+    Args:
+        receiver: As `dispatch_view` takes it.
+
+    Raises:
+        ConfigurationError: As `dispatch_view`.
+    """
+    _mount(receiver, dispatches=False)
+
+    def decorate(view: View) -> View:
+        @functools.wraps(view)
+        def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> object:  # noqa: ANN401 - the view's own
+            try:
+                delivery = receiver.open(_request(request, kwargs))
+            except WebhookError as error:
+                return _django_response(error_response(error))
+            _keep(request, delivery)
+            return view(request, delivery, *args, **kwargs)
+
+        @functools.wraps(view)
+        async def async_guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> object:  # noqa: ANN401 - the view's own
+            try:
+                delivery = await receiver.open_async(_request(request, kwargs), bridge=_BRIDGE)
+            except WebhookError as error:
+                return _django_response(error_response(error))
+            _keep(request, delivery)
+            return await cast("Awaitable[object]", view(request, delivery, *args, **kwargs))
+
+        chosen: Any = async_guarded if iscoroutinefunction(view) else guarded
+        return cast("View", csrf_exempt(chosen))
+
+    return decorate
+
+
+def _mount(receiver: WebhookReceiver, *, dispatches: bool = True) -> None:
+    receiver.default_secret(_secret_of_settings)
+    if not apps.is_installed("roovet_webhooks.django"):
+        receiver.require_secret()
+    elif dispatches and receiver not in mounted:
+        mounted.append(receiver)
+
+
+def _secret_of_settings() -> SecretLike | None:
+    return getattr(settings, SECRET_VARIABLE, None)
+
+
+def _request(request: HttpRequest, path_params: dict[str, Any]) -> WebhookRequest:
+    cached: bytes | None = getattr(request, "_body", None)
+    if cached is None and getattr(request, "_read_started", False):
+        body: bytes | Iterator[bytes] | None = _consumed()
+    else:
+        body = cached
+    scope = getattr(cast("ASGIRequest", request), "scope", None)
+    if scope is None:
+        # A later request.body would read on, past the end, where a simple server waits for ever.
+        request._read_started = True  # type: ignore[attr-defined]  # noqa: SLF001 - Django has no public way
+        environ = cast("WSGIRequest", request).environ
+        return request_of(environ, body=body, path_params=path_params, native=request)
+    if body is None:
+        body = _spooled(request)
+    return WebhookRequest(scope["method"], scope["path"], scope["headers"], body, path_params, native=request)
+
+
+def _keep(request: HttpRequest, delivery: Delivery) -> None:
+    """Leave the raw body where ``request.body`` and Django REST framework look for it."""
+    request._body = delivery.raw  # noqa: SLF001 - Django has no public way
+
+
+def _spooled(request: HttpRequest) -> Iterator[bytes]:
+    """Yield the body that Django's ASGI handler has spooled."""
+    try:
+        while chunk := request.read(CHUNK_BYTES):
+            yield chunk
+    except OSError as error:
+        fault = "Django could not read the body it had spooled"
+        raise IncompleteBody(fault, received=0) from error
+
+
+def _consumed() -> Iterator[bytes]:
+    fault = "the body was consumed with request.read() before the delivery was verified; use request.body"
+    raise BodyAlreadyRead(fault)
+    yield b""
+
+
+def _django_response(response: WebhookResponse) -> HttpResponse:
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in response.headers}
+    return HttpResponse(response.body, status=response.status, headers=headers)

@@ -1,0 +1,1 @@
+"""The record of deliveries: one protocol, one state machine, several stores."""

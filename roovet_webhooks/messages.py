@@ -1,0 +1,125 @@
+"""A request and a response that belong to no framework, and the two shapes of every answer.
+
+An adapter makes the first and sends the second; what lies between is the same for all of them.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    from roovet_webhooks.errors import WebhookError
+
+Body: TypeAlias = bytes | Iterable[bytes] | AsyncIterable[bytes]
+
+
+class WebhookRequest:
+    """An HTTP request, as it came.
+
+    Args:
+        method: ``POST``, or what the client sent instead.
+        path: Path of the request, for logs and for a resolver of tenants.
+        headers: Pairs of name and value, as bytes, each as often as it came. Names in any case.
+        body: The raw body: bytes, or chunks to be read once, sync or async.
+        path_params: What the framework's route captured, for a resolver of tenants.
+        native: The framework's own request, for a resolver of tenants; not used here.
+        needs_length: The body ends by Content-Length alone; without a valid one it cannot be read (411).
+    """
+
+    __slots__ = ("body", "headers", "method", "native", "needs_length", "path", "path_params")
+
+    def __init__(  # noqa: PLR0913 - a request has this many parts
+        self,
+        method: str,
+        path: str,
+        headers: Sequence[tuple[bytes, bytes]],
+        body: Body = b"",
+        path_params: Mapping[str, object] | None = None,
+        *,
+        native: object = None,
+        needs_length: bool = False,
+    ) -> None:
+        self.method = method
+        self.path = path
+        self.headers = headers
+        self.body = body
+        self.path_params = path_params or {}
+        self.native = native
+        self.needs_length = needs_length
+
+    def header(self, name: str) -> str | None:
+        """Return the value of a header, for a resolver of tenants.
+
+        Args:
+            name: Name of the header, in any case.
+
+        Returns:
+            Its value (Latin-1), or ``None`` when it is absent or stands more than once.
+        """
+        wanted = name.lower().encode("latin-1", "replace")
+        values = [value for key, value in self.headers if key.lower() == wanted]
+        return values[0].decode("latin-1") if len(values) == 1 else None
+
+    def __repr__(self) -> str:
+        """Show where it went; headers and body stay out of logs."""
+        return f"WebhookRequest({self.method!r}, {self.path!r})"
+
+
+class WebhookResponse:
+    """An HTTP response to be sent as it is.
+
+    Attributes:
+        status: HTTP status.
+        headers: Pairs of lower-case name and value, as bytes; they include the content length.
+        body: The body, JSON.
+    """
+
+    __slots__ = ("body", "headers", "status")
+
+    def __init__(self, status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> None:
+        self.status = status
+        self.headers = headers
+        self.body = body
+
+    def __repr__(self) -> str:
+        """Show status and body; the body is ours and holds nothing secret."""
+        return f"WebhookResponse({self.status}, {self.body!r})"
+
+
+def json_response(status: int, content: object, headers: Sequence[tuple[bytes, bytes]] = ()) -> WebhookResponse:
+    """Return a JSON response."""
+    body = json.dumps(content, separators=(",", ":")).encode()
+    length = str(len(body)).encode()
+    return WebhookResponse(
+        status, ((b"content-type", b"application/json"), (b"content-length", length), *headers), body
+    )
+
+
+def error_response(error: WebhookError) -> WebhookResponse:
+    """Return the answer to a request that ended in this error, in the vendor's error shape.
+
+    The vendor document, "Error shape", has ``type``, ``code`` (the status as text), ``message`` and
+    ``param``. Only class-level words go out; the error's own message never does.
+    """
+    headers: list[tuple[bytes, bytes]] = []
+    if error.status == 405:  # noqa: PLR2004 - Method Not Allowed
+        headers.append((b"allow", b"POST"))
+    if error.retry_after is not None:
+        headers.append((b"retry-after", str(max(1, math.ceil(error.retry_after))).encode()))
+    content = {
+        "type": error.type,
+        "code": str(error.status),
+        "message": error.public_message,
+        "param": error.param,
+    }
+    return json_response(error.status, {"error": content}, headers)
+
+
+STORED = json_response(200, {"status": "stored"})
+DUPLICATE = json_response(200, {"status": "duplicate"})
+HANDLED = json_response(200, {"status": "handled"})
+IGNORED = json_response(200, {"status": "ignored"})
+DROPPED = json_response(200, {"status": "dropped"})

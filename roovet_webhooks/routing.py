@@ -1,0 +1,378 @@
+"""Who wants which event: handlers, the `Router` they register with, and the plan a receiver dispatches by.
+
+A router knows no secret and lives at module level, so that handlers can be written beside the code they
+call and included where the application is put together.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, overload
+
+from roovet_webhooks.errors import ConfigurationError, EventTypeConflictError, LateRegistrationError
+from roovet_webhooks.events import (
+    Decode,
+    Event,
+    EventMeta,
+    check_same_event,
+    declared_name,
+    decoder_of,
+    is_name,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from roovet_webhooks.delivery import Delivery
+    from roovet_webhooks.errors import WebhookError
+    from roovet_webhooks.messages import WebhookRequest
+
+R = TypeVar("R")
+E = TypeVar("E")
+T = TypeVar("T")
+
+Function: TypeAlias = Callable[..., object]
+OnError = TypeVar("OnError", bound="Callable[[Exception, Delivery], object]")
+OnRejected = TypeVar("OnRejected", bound="Callable[[WebhookError, WebhookRequest], object]")
+
+
+class Registrar(Protocol[T]):
+    """What `Router.on` returns: a decorator for a handler of this event's type."""
+
+    @overload
+    def __call__(self, handler: Callable[[T], R], /) -> Callable[[T], R]: ...
+    @overload
+    def __call__(self, handler: Callable[[T, Delivery], R], /) -> Callable[[T, Delivery], R]: ...
+
+
+class Handler:
+    """A user's function, the events it wants, and how to call it.
+
+    Attributes:
+        name: Stable, unique name: what the record of successes and an idempotency key are made of.
+        function: The function itself.
+        takes_delivery: Whether it has a second parameter.
+    """
+
+    __slots__ = ("function", "name", "takes_delivery", "wants")
+
+    def __init__(self, function: Function, name: str) -> None:
+        self.function = function
+        self.name = name
+        self.takes_delivery = _takes_delivery(function, name)
+        self.wants: list[tuple[str, Decode, EventMeta | None]] = []
+
+    def decoder_for(self, event_name: str) -> Decode | None:
+        """Return how to build this handler's argument for the event, or ``None`` if it does not want it."""
+        for pattern, decode, _ in self.wants:
+            if _matches(pattern, event_name):
+                return decode
+        return None
+
+    def __repr__(self) -> str:
+        """Show the name and what it wants."""
+        return f"Handler({self.name!r}, {[pattern for pattern, _, _ in self.wants]})"
+
+
+def _matches(pattern: str, event_name: str) -> bool:
+    # "order.*" stands for everything below "order.", at any depth, and not for "order" itself.
+    return pattern in {"*", event_name} or (pattern.endswith(".*") and event_name.startswith(pattern[:-1]))
+
+
+def name_of(function: Function) -> str:
+    """Return the stable name of a function: its module and qualified name.
+
+    Raises:
+        ConfigurationError: It has none, as a `functools.partial` has not.
+    """
+    module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
+    if not isinstance(name, str):
+        message = f"{function!r} has no name of its own; give it one: @router.on(…, name='…')"
+        raise ConfigurationError(message)
+    return f"{module}.{name}"
+
+
+def _takes_delivery(function: Function, name: str) -> bool:
+    """Say whether a handler has a second parameter.
+
+    Raises:
+        ConfigurationError: It is not callable with an event, or is a generator and would never run.
+    """
+    if not callable(function):
+        message = f"a handler must be a function, not {function!r}"
+        raise ConfigurationError(message)
+    unwrapped = inspect.unwrap(function.func if isinstance(function, functools.partial) else function)
+    if inspect.isgeneratorfunction(unwrapped) or inspect.isasyncgenfunction(unwrapped):
+        message = f"the handler {name} has a 'yield', so calling it would run nothing; return instead"
+        raise ConfigurationError(message)
+    signature = inspect.signature(function)
+    for count in (2, 1):
+        try:
+            bound = signature.bind(*[None] * count)
+        except TypeError:
+            continue
+        # A second parameter with a default is the author's own, except where it is called delivery.
+        names = list(bound.arguments)
+        if count == 2 and len(names) == 2 and names[1] != "delivery":  # noqa: PLR2004 - event and delivery
+            parameter = signature.parameters[names[1]]
+            if parameter.default is not inspect.Parameter.empty:
+                continue
+        return count == 2  # noqa: PLR2004 - event and delivery
+    message = f"the handler {name} must take (event) or (event, delivery), not {signature}"
+    raise ConfigurationError(message)
+
+
+class Router:
+    """Handlers and hooks, in the order of their registration.
+
+    Example:
+        >>> router = Router()
+        >>> @router.on("order.*")
+        ... def audit(event: Event) -> None:
+        ...     print(event.event, event.id)
+    """
+
+    def __init__(self) -> None:
+        self._entries: list[Handler | Router] = []
+        self._fallback: Handler | None = None
+        self._error_hooks: list[Function] = []
+        self._rejected_hooks: list[Function] = []
+        self._frozen_by: str | None = None
+
+    @overload
+    def on(self, event: type[E], /, *, name: str | None = ...) -> Registrar[E]: ...
+    @overload
+    def on(self, event: str, /, *, type: type[E], name: str | None = ...) -> Registrar[E]: ...
+    @overload
+    def on(self, event: str, /, *, name: str | None = ...) -> Registrar[Event]: ...
+
+    def on(
+        self,
+        event: type[Any] | str,
+        /,
+        *,
+        type: type[Any] | None = None,  # noqa: A002 - the word a user reads best
+        name: str | None = None,
+    ) -> Any:
+        """Register a handler for an event.
+
+        The handler takes the event, and a second parameter if it wants the `Delivery`. It may be a function
+        or a coroutine function. Its success is recorded under its name, so give a function that you may
+        rename or move a ``name`` that stays. A function may be registered several times: it runs once a
+        delivery, with the type of the first registration that fits.
+
+        Args:
+            event: An `Event` class that names its event (`Event` itself means every event), or a name, or
+                a pattern: ``order.*`` for all below ``order.``, ``*`` for all.
+            type: What to build from the payload, where ``event`` is text: any type that msgspec or
+                pydantic can build. `Event` when ``None``.
+            name: Stable name of the handler; its module and qualified name when ``None``.
+
+        Raises:
+            ConfigurationError: The event, the type or the function cannot be what they are given for, or
+                another handler has the name.
+            EventTypeConflictError: Two event classes claim one event.
+            LateRegistrationError: The first delivery has been dispatched.
+        """
+        pattern, wanted = _pattern_and_type(event, type)
+        claim = wanted if isinstance(wanted, EventMeta) and wanted.__event_name__ else None
+        decode = decoder_of(wanted)
+
+        def register(function: Function) -> Function:
+            handler = self._handler(function, name)
+            if claim is not None:
+                for known in self._claims():
+                    check_same_event(known, claim)
+            handler.wants.append((pattern, decode, claim))
+            return function
+
+        return register
+
+    def fallback(self, function: Function) -> Function:
+        """Register the handler for events that no other handler wants; it takes a plain `Event`.
+
+        Raises:
+            ConfigurationError: There is one already.
+            LateRegistrationError: The first delivery has been dispatched.
+        """
+        name = name_of(function)
+        self._check_open(name)
+        if self._fallback is not None:
+            message = f"{name} and {self._fallback.name} are both the fallback; keep one"
+            raise ConfigurationError(message)
+        self._fallback = Handler(function, name)
+        return function
+
+    def on_error(self, function: OnError) -> OnError:
+        """Register a hook ``(error, delivery)``, called for each handler that fails. It changes nothing.
+
+        Raises:
+            LateRegistrationError: The first delivery has been dispatched.
+        """
+        self._check_open(name_of(function))
+        self._error_hooks.append(function)
+        return function
+
+    def on_rejected(self, function: OnRejected) -> OnRejected:
+        """Register a hook ``(error, request)``, called for each request that is refused. It changes nothing.
+
+        The request is a stranger's: count it, compare it, but trust nothing of it.
+
+        Raises:
+            LateRegistrationError: The first delivery has been dispatched.
+        """
+        self._check_open(name_of(function))
+        self._rejected_hooks.append(function)
+        return function
+
+    def include(self, router: Router) -> None:
+        """Take in another router's handlers and hooks, at this place in the order.
+
+        Raises:
+            ConfigurationError: The other router includes this one, or two handlers have one name.
+            EventTypeConflictError: Two event classes claim one event.
+            LateRegistrationError: The first delivery has been dispatched.
+        """
+        self._check_open("an included router")
+        if self in router.walk():
+            message = "a router cannot include itself, directly or through another"
+            raise ConfigurationError(message)
+        if router in self.walk():
+            message = "this router is included already; its handlers would run twice"
+            raise ConfigurationError(message)
+        self._entries.append(router)
+        try:
+            self.plan()
+        except ConfigurationError:
+            self._entries.pop()
+            raise
+
+    def walk(self) -> Iterator[Router]:
+        """Yield this router and all it includes."""
+        yield self
+        for entry in self._entries:
+            if isinstance(entry, Router):
+                yield from entry.walk()
+
+    def plan(self) -> Plan:
+        """Put all handlers in order and check that none contradicts another.
+
+        Raises:
+            ConfigurationError: Two handlers have one name, or there are two fallbacks.
+            EventTypeConflictError: Two event classes claim one event.
+        """
+        return Plan(list(self._handlers()), list(self.walk()))
+
+    def freeze(self, endpoint: str) -> None:
+        """Refuse every registration from now on: the receiver ``endpoint`` has begun to dispatch."""
+        for router in self.walk():
+            router._frozen_by = router._frozen_by or endpoint  # noqa: SLF001 - its own kind
+
+    def _handlers(self) -> Iterator[Handler]:
+        for entry in self._entries:
+            if isinstance(entry, Router):
+                yield from entry._handlers()  # noqa: SLF001 - its own kind
+            else:
+                yield entry
+
+    def _claims(self) -> Iterator[EventMeta]:
+        for handler in self._handlers():
+            yield from (claim for _, _, claim in handler.wants if claim is not None)
+
+    def _handler(self, function: Function, name: str | None) -> Handler:
+        name = name or name_of(function)
+        self._check_open(name)
+        for handler in self._handlers():
+            if handler.name == name:
+                if handler.function is not function:
+                    raise _same_name(handler, function)
+                return handler
+        handler = Handler(function, name)
+        self._entries.append(handler)
+        return handler
+
+    def _check_open(self, name: str) -> None:
+        if self._frozen_by is not None:
+            message = (
+                f"{name} was registered after the receiver {self._frozen_by!r} had dispatched its first delivery, "
+                "which it would have missed; import its module where the application starts "
+                "(or name it: WebhookReceiver(handlers=['…']))"
+            )
+            raise LateRegistrationError(message)
+
+
+def _pattern_and_type(event: object, wanted: object) -> tuple[str, object]:
+    if isinstance(event, str):
+        if event != "*" and not (is_name(event) and "*" not in event.removesuffix(".*")):
+            message = f"an event is a name like 'order.created', a pattern like 'order.*', or '*', not {event!r}"
+            raise ConfigurationError(message)
+        declared = declared_name(wanted)
+        if declared is not None and not _matches(event, declared):
+            message = f"{wanted!r} declares the event {declared!r} and is registered for {event!r}"
+            raise EventTypeConflictError(message)
+        return event, Event if wanted is None else wanted
+    if wanted is not None:
+        message = f"on({event!r}, type=…): the event class is the type; give type= with a name or a pattern"
+        raise ConfigurationError(message)
+    if event is Event:
+        return "*", Event
+    declared = declared_name(event)
+    if declared is None:
+        message = (
+            f"{event!r} does not say which event it is; declare it as class X(Event, event='order.created'), "
+            "or register by name: on('order.created', type=…)"
+        )
+        raise ConfigurationError(message)
+    return declared, event
+
+
+def _same_name(handler: Handler, function: Function) -> ConfigurationError:
+    return ConfigurationError(
+        f"two handlers have the name {handler.name!r}: {handler.function!r} and {function!r}; "
+        "names are what successes are recorded by: give one of them another, on(…, name='…')"
+    )
+
+
+class Plan:
+    """What a receiver dispatches by: the handlers and hooks of a router and all it includes, fixed.
+
+    Attributes:
+        handlers: All handlers, in order.
+        fallback: The handler for what no other wants, or ``None``.
+        error_hooks: Called for each handler that fails.
+        rejected_hooks: Called for each request that is refused.
+    """
+
+    def __init__(self, handlers: Sequence[Handler], routers: Sequence[Router]) -> None:
+        self.handlers = handlers
+        named: dict[str, Handler] = {}
+        claims: dict[str, EventMeta] = {}
+        for handler in handlers:
+            if (other := named.setdefault(handler.name, handler)) is not handler:
+                raise _same_name(other, handler.function)
+            for _, _, claim in handler.wants:
+                if claim is not None and claim.__event_name__ is not None:
+                    check_same_event(claims.setdefault(claim.__event_name__, claim), claim)
+        fallbacks = [router._fallback for router in routers if router._fallback is not None]  # noqa: SLF001 - its maker
+        if len(fallbacks) > 1:
+            message = f"{fallbacks[0].name} and {fallbacks[1].name} are both the fallback; keep one"
+            raise ConfigurationError(message)
+        self.fallback = fallbacks[0] if fallbacks else None
+        self.error_hooks = [hook for router in routers for hook in router._error_hooks]  # noqa: SLF001 - its maker
+        self.rejected_hooks = [hook for router in routers for hook in router._rejected_hooks]  # noqa: SLF001 - its maker
+        # Event names come from a verified sender, but nothing bounds how many there are.
+        self.match = functools.lru_cache(maxsize=1024)(self._match)
+
+    def __bool__(self) -> bool:
+        """Say whether there is any handler at all."""
+        return bool(self.handlers) or self.fallback is not None
+
+    def _match(self, event_name: str) -> tuple[tuple[Handler, Decode], ...]:
+        wanted = tuple(
+            (handler, decode) for handler in self.handlers if (decode := handler.decoder_for(event_name)) is not None
+        )
+        if not wanted and self.fallback is not None:
+            return ((self.fallback, decoder_of(Event)),)
+        return wanted

@@ -1,0 +1,153 @@
+"""The grammar of ``X-Roovet-Signature``, and what makes its timestamp acceptable. No key, no I/O.
+
+::
+
+    header  = item *( "," item )            at most 2048 bytes and 12 items, no white space
+    item    = "t=" seconds                  exactly one; 0 or a number of up to 12 digits without leading zeros
+            / "v1=" digest                  one to eight; 64 lower-case hex digits
+            / scheme "=" value              any other scheme: ignored, so that Roovet can add one
+
+Source: the vendor document, "Webhooks & Signing" (``t=<unix>,v1=<hmac>``). Its example digest has 32 hex
+digits where SHA-256 has 64; with ``accept_truncated`` the leftmost 128 bits are taken as well (RFC 2104,
+section 5). Anything that could be read in two ways is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from binascii import unhexlify
+from typing import NoReturn, TypeAlias
+
+from roovet_webhooks.errors import (
+    FutureTimestamp,
+    MalformedSignature,
+    MissingSignature,
+    StaleTimestamp,
+    TimestampHeaderMismatch,
+)
+
+SIGNATURE_HEADER = "X-Roovet-Signature"
+TIMESTAMP_HEADER = "X-Roovet-Timestamp"
+
+MAX_HEADER_BYTES = 2048
+MAX_ITEMS = 12
+MAX_DIGESTS = 8
+DIGEST_BYTES = 32
+TRUNCATED_DIGEST_BYTES = 16
+
+_SECONDS = re.compile(rb"0|[1-9][0-9]{0,11}")
+_DIGEST = re.compile(rb"[0-9a-f]{64}")
+_DIGEST_OR_TRUNCATED = re.compile(rb"[0-9a-f]{64}|[0-9a-f]{32}")
+_ITEM = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+)=([!-+\--~]*)")
+
+
+# What a header says, as a plain tuple because it is made once a delivery and unpacked at once:
+#   literal    the text of t as it stands in the header; the MAC covers these bytes
+#   timestamp  the same as a number: Unix seconds
+#   digests    the given digests, 32 bytes each (16 when truncated ones are accepted)
+SignatureHeader: TypeAlias = tuple[bytes, int, tuple[bytes, ...]]
+
+
+def parse_signature(header: str | bytes | None, *, accept_truncated: bool = False) -> SignatureHeader:
+    """Read a signature header.
+
+    Args:
+        header: The value of ``X-Roovet-Signature``, or ``None`` when there is no such header.
+        accept_truncated: Whether a digest of 32 hex digits (128 bits) is taken as well.
+
+    Returns:
+        The literal text of ``t``, the same as Unix seconds, and the digests as bytes.
+
+    Raises:
+        MissingSignature: There is no header, or it is empty.
+        MalformedSignature: It does not follow the grammar.
+    """
+    if not header:
+        message = f"there is no {SIGNATURE_HEADER} header"
+        raise MissingSignature(message)
+    if isinstance(header, str):
+        # Total: what cannot be ASCII becomes bytes that the grammar refuses.
+        header = header.encode("utf-8", "surrogatepass")
+    return _parse_items(header, _DIGEST_OR_TRUNCATED if accept_truncated else _DIGEST)
+
+
+def _parse_items(header: bytes, digest_form: re.Pattern[bytes]) -> SignatureHeader:
+    if len(header) > MAX_HEADER_BYTES:
+        _malformed(f"is longer than {MAX_HEADER_BYTES} bytes")
+    items = header.split(b",")
+    if len(items) > MAX_ITEMS:
+        _malformed(f"has more than {MAX_ITEMS} items")
+    seconds: list[bytes] = []
+    digests: list[bytes] = []
+    for place, item in enumerate(items, start=1):
+        match = _ITEM.fullmatch(item)
+        if match is None:
+            _malformed("has an item that is not key=value without white space", place)
+        scheme, value = match.groups()
+        if scheme == b"t":
+            _take_seconds(value, seconds, place)
+        elif scheme == b"v1":
+            if not digest_form.fullmatch(value):
+                _malformed(_digest_fault(value), place)
+            if len(digests) == MAX_DIGESTS:
+                _malformed(f"has more than {MAX_DIGESTS} v1 digests", place)
+            digests.append(unhexlify(value))
+    if not (seconds and digests):
+        _malformed("has no v1 digest" if seconds else "has no t")
+    return seconds[0], int(seconds[0]), tuple(digests)
+
+
+def _take_seconds(value: bytes, seconds: list[bytes], place: int) -> None:
+    if seconds:
+        _malformed("has more than one t", place)
+    if not _SECONDS.fullmatch(value):
+        _malformed("has a t that is not a plain number of Unix seconds", place)
+    seconds.append(value)
+
+
+def _digest_fault(value: bytes) -> str:
+    if len(value) == 2 * TRUNCATED_DIGEST_BYTES:
+        return "has a v1 of 32 hex digits, where SHA-256 has 64 (accept_truncated=True would take it)"
+    return f"has a v1 of {len(value)} characters that is not 64 lower-case hex digits"
+
+
+def _malformed(fault: str, item: int | None = None) -> NoReturn:
+    where = f" (item {item})" if item else ""
+    message = f"the {SIGNATURE_HEADER} header {fault}{where}"
+    raise MalformedSignature(message, item=item)
+
+
+def check_timestamp(
+    signature: SignatureHeader,
+    now: float,
+    tolerance: float,
+    timestamp_header: str | bytes | None = None,
+) -> None:
+    """Refuse a signature that is too old, from the future, or contradicted by ``X-Roovet-Timestamp``.
+
+    Args:
+        signature: The parsed header.
+        now: Our clock, Unix seconds.
+        tolerance: Seconds accepted in both directions; a skew of exactly this much is accepted.
+        timestamp_header: The unsigned ``X-Roovet-Timestamp``; it may be absent, and must else equal ``t``.
+
+    Raises:
+        StaleTimestamp: ``t`` lies further in the past than the tolerance.
+        FutureTimestamp: ``t`` lies further in the future than the tolerance.
+        TimestampHeaderMismatch: The unsigned header says something else than ``t``.
+    """
+    literal, timestamp, _ = signature
+    skew = timestamp - now
+    if skew < -tolerance:
+        message = f"signed {-skew:.0f} s ago; {tolerance:g} s are accepted"
+        raise StaleTimestamp(message, skew=skew, tolerance=tolerance)
+    # Written so that a clock that returns NaN refuses: every comparison with NaN is false.
+    if not skew <= tolerance:
+        message = f"signed {skew:.0f} s in the future; {tolerance:g} s are accepted"
+        raise FutureTimestamp(message, skew=skew, tolerance=tolerance)
+    if timestamp_header is not None:
+        if isinstance(timestamp_header, str):
+            timestamp_header = timestamp_header.encode("utf-8", "surrogatepass")
+        if timestamp_header != literal:
+            message = f"{TIMESTAMP_HEADER} differs from the signed t"
+            raise TimestampHeaderMismatch(message, skew=skew, tolerance=tolerance)
