@@ -17,6 +17,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from roovet_webhooks.errors import BodyTimeout
+from roovet_webhooks.routing import innermost
 
 if TYPE_CHECKING:
     from anyio.from_thread import BlockingPortal
@@ -68,9 +69,7 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 @functools.lru_cache(maxsize=512)
 def is_async(function: Callable[..., object]) -> bool:
     """Say whether calling a function gives a coroutine; looks through partials and callable objects."""
-    inner = function
-    while isinstance(inner, functools.partial):
-        inner = cast("functools.partial[object]", inner).func
+    inner = innermost(function)
     return inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(getattr(inner, "__call__", None))  # noqa: B004 - its kind matters, not whether it is there
 
 
@@ -108,7 +107,7 @@ class SyncBridge:
     async def wait(self, operation: Callable[[], Answer[T]], *, blocking: bool) -> T:  # noqa: ARG002 - this thread may wait
         """Carry out an operation of the inbox."""
         answer = operation()
-        return answer.result() if isinstance(answer, Future) else answer
+        return cast("Future[T]", answer).result() if isinstance(answer, Future) else answer
 
     async def finish(self, work: Coroutine[Any, Any, T]) -> T:
         """Carry on: nothing cancels a thread."""
@@ -150,10 +149,8 @@ class AsyncBridge:
 
     async def wait(self, operation: Callable[[], Answer[T]], *, blocking: bool) -> T:
         """Carry out an operation of the inbox without blocking the loop."""
-        answer = await self._in_thread(operation) if blocking else operation()
-        if isinstance(answer, Future):
-            return cast("T", await asyncio.wrap_future(cast("Future[T]", answer)))
-        return cast("T", answer)
+        answer = cast("Answer[T]", await self._in_thread(operation)) if blocking else operation()
+        return await asyncio.wrap_future(cast("Future[T]", answer)) if isinstance(answer, Future) else answer
 
     async def finish(self, work: Coroutine[Any, Any, T]) -> T:
         """Run work as a task of its own: a server that cancels the request does not cancel the work."""

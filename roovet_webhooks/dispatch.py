@@ -12,7 +12,7 @@ from roovet_webhooks.errors import DropDelivery, HandlerFailed, RetryLater
 from roovet_webhooks.inbox.protocol import Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from roovet_webhooks.bridge import Bridge
     from roovet_webhooks.delivery import Delivery
@@ -107,7 +107,7 @@ def _longer(one: RetryLater | None, other: RetryLater) -> RetryLater:
     return other if (other.retry_after or 0) > (one.retry_after or 0) else one
 
 
-async def call_hooks(hooks: list[Callable[..., object]], bridge: Bridge, *arguments: object) -> None:
+async def call_hooks(hooks: Sequence[Callable[..., object]], bridge: Bridge, *arguments: object) -> None:
     """Call hooks; one that raises is logged and changes nothing."""
     for hook in hooks:
         try:

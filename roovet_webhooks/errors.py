@@ -49,7 +49,7 @@ message and the evidence attributes stay inside the process.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -85,15 +85,11 @@ class WebhookError(Exception):
         """What the error knows beyond its message: safe to log, holds no secret, signature or body."""
         return self.__dict__
 
-    @classmethod
-    def _restore(cls, args: tuple[object, ...], state: dict[str, object]) -> Self:
-        error = cls.__new__(cls, *args)
-        error.__dict__.update(state)
-        return error
-
 
 def _rebuild(cls: type[WebhookError], args: tuple[object, ...], state: dict[str, object]) -> WebhookError:
-    return cls._restore(args, state)
+    error = cls.__new__(cls, *args)
+    vars(error).update(state)
+    return error
 
 
 class ConfigurationError(WebhookError):

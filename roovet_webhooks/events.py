@@ -94,7 +94,7 @@ class Event(msgspec.Struct, metaclass=EventMeta, frozen=True, dict=True):
     @property
     def extra(self) -> Mapping[str, object]:
         """The fields of the payload that this type does not declare, decoded from JSON; read-only."""
-        raw: bytes | None = self.__dict__.get("_raw")
+        raw: bytes | None = vars(self).get("_raw")
         if raw is None:
             return MappingProxyType({})
         payload: dict[str, object] = msgspec.json.decode(raw)
@@ -133,7 +133,7 @@ def parse_envelope(raw: bytes) -> Event:
         raise _envelope_fault(raw) from None
     if not (is_name(event.event) and is_name(event.id) and 0 <= event.ts <= MAX_TIMESTAMP):
         raise _envelope_fault(raw)
-    event.__dict__["_raw"] = raw
+    vars(event)["_raw"] = raw
     return event
 
 
@@ -216,7 +216,7 @@ def _msgspec_decoder(wanted: Any) -> Decode:  # noqa: ANN401 - any type form
         except (ValueError, RecursionError) as error:
             raise _refused(str(error), wanted, envelope) from None
         if keeps_raw:
-            value.__dict__["_raw"] = raw
+            vars(value)["_raw"] = raw
         return value
 
     return decode

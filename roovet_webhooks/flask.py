@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from io import BytesIO
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
 
 from roovet_webhooks.errors import BodyAlreadyRead, ConfigurationError, MissingExtraError, WebhookError
 from roovet_webhooks.messages import error_response
@@ -106,8 +106,8 @@ def _request(path_params: dict[str, Any]) -> WebhookRequest:
 
 
 def _current_request() -> Request:
-    current: Request = request._get_current_object()  # type: ignore[attr-defined]  # noqa: SLF001 - Flask's documented way past its proxy
-    return current
+    # Flask's documented way past its proxy, which its types do not know.
+    return cast("Request", cast("Any", request)._get_current_object())
 
 
 def _consumed() -> Iterator[bytes]:

@@ -45,7 +45,7 @@ from roovet_webhooks.signature import check_timestamp, parse_signature
 from roovet_webhooks.signing import DEFAULT_TOLERANCE, Verification, Verifier, checked_tolerance
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Iterator, Sequence
+    from collections.abc import Awaitable, Generator, Sequence
 
     Resolver: TypeAlias = Callable[[WebhookRequest], Tenant | Awaitable[Tenant | None] | None]
 
@@ -355,7 +355,7 @@ class WebhookReceiver(Router):
         secret: SecretLike | Resolver | None = _UNCHANGED,
         clock: Callable[[], float] = _UNCHANGED,
         inbox: Inbox = _UNCHANGED,
-    ) -> Iterator[WebhookReceiver]:
+    ) -> Generator[WebhookReceiver]:
         """Replace parts of this receiver for the length of a test, for every thread.
 
         Args:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, cast, overload
 
 from roovet_webhooks.errors import ConfigurationError, EventTypeConflictError, LateRegistrationError
 from roovet_webhooks.events import (
@@ -94,6 +94,13 @@ def name_of(function: Function) -> str:
     return f"{module}.{name}"
 
 
+def innermost(function: Function) -> Function:
+    """Return the function inside any number of `functools.partial`."""
+    while isinstance(function, functools.partial):
+        function = cast("functools.partial[object]", function).func
+    return function
+
+
 def _takes_delivery(function: Function, name: str) -> bool:
     """Say whether a handler has a second parameter.
 
@@ -103,7 +110,7 @@ def _takes_delivery(function: Function, name: str) -> bool:
     if not callable(function):
         message = f"a handler must be a function, not {function!r}"
         raise ConfigurationError(message)
-    unwrapped = inspect.unwrap(function.func if isinstance(function, functools.partial) else function)
+    unwrapped = inspect.unwrap(innermost(function))
     if inspect.isgeneratorfunction(unwrapped) or inspect.isasyncgenfunction(unwrapped):
         message = f"the handler {name} has a 'yield', so calling it would run nothing; return instead"
         raise ConfigurationError(message)
@@ -263,17 +270,23 @@ class Router:
             ConfigurationError: Two handlers have one name, or there are two fallbacks.
             EventTypeConflictError: Two event classes claim one event.
         """
-        return Plan(list(self._handlers()), list(self.walk()))
+        routers = list(self.walk())
+        return Plan(
+            handlers=list(self._handlers()),
+            fallbacks=[router._fallback for router in routers if router._fallback is not None],
+            error_hooks=[hook for router in routers for hook in router._error_hooks],
+            rejected_hooks=[hook for router in routers for hook in router._rejected_hooks],
+        )
 
     def freeze(self, endpoint: str) -> None:
         """Refuse every registration from now on: the receiver ``endpoint`` has begun to dispatch."""
         for router in self.walk():
-            router._frozen_by = router._frozen_by or endpoint  # noqa: SLF001 - its own kind
+            router._frozen_by = router._frozen_by or endpoint
 
     def _handlers(self) -> Iterator[Handler]:
         for entry in self._entries:
             if isinstance(entry, Router):
-                yield from entry._handlers()  # noqa: SLF001 - its own kind
+                yield from entry._handlers()
             else:
                 yield entry
 
@@ -345,8 +358,14 @@ class Plan:
         rejected_hooks: Called for each request that is refused.
     """
 
-    def __init__(self, handlers: Sequence[Handler], routers: Sequence[Router]) -> None:
-        self.handlers = handlers
+    def __init__(
+        self,
+        *,
+        handlers: Sequence[Handler],
+        fallbacks: Sequence[Handler],
+        error_hooks: Sequence[Function],
+        rejected_hooks: Sequence[Function],
+    ) -> None:
         named: dict[str, Handler] = {}
         claims: dict[str, EventMeta] = {}
         for handler in handlers:
@@ -355,13 +374,13 @@ class Plan:
             for _, _, claim in handler.wants:
                 if claim is not None and claim.__event_name__ is not None:
                     check_same_event(claims.setdefault(claim.__event_name__, claim), claim)
-        fallbacks = [router._fallback for router in routers if router._fallback is not None]  # noqa: SLF001 - its maker
         if len(fallbacks) > 1:
             message = f"{fallbacks[0].name} and {fallbacks[1].name} are both the fallback; keep one"
             raise ConfigurationError(message)
+        self.handlers = handlers
         self.fallback = fallbacks[0] if fallbacks else None
-        self.error_hooks = [hook for router in routers for hook in router._error_hooks]  # noqa: SLF001 - its maker
-        self.rejected_hooks = [hook for router in routers for hook in router._rejected_hooks]  # noqa: SLF001 - its maker
+        self.error_hooks = error_hooks
+        self.rejected_hooks = rejected_hooks
         # Event names come from a verified sender, but nothing bounds how many there are.
         self.match = functools.lru_cache(maxsize=1024)(self._match)
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from hmac import compare_digest
 from time import time
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar, overload
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar, cast, overload
 
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.hmac import HMAC
@@ -181,7 +181,8 @@ class Verifier:
                 mac.update(literal + b".")
                 mac.update(raw)
                 if compare_digest(mac.finalize(), digest):
-                    return tuple.__new__(Verified, (timestamp, only.name))
+                    # Verified(…), at a third of its cost.
+                    return tuple.__new__(Verified, (timestamp, only.name))  # pyright: ignore[reportUnknownMemberType]
                 raise _mismatch([only])
         header = parse_signature(signature, accept_truncated=self.accept_truncated)
         check_timestamp(header, now, tolerance, timestamp_header)
@@ -264,12 +265,13 @@ def checked_tolerance(tolerance: float) -> float:
 
 
 def _not_raw(raw: object) -> TypeError:
+    kind = type(raw).__name__
     hint = "only the bytes that arrived can be verified"
     if isinstance(raw, str):
         hint = "decoding may have changed it"
     elif isinstance(raw, dict | list):
         hint = "it is already parsed, and parsing loses the bytes that were signed"
-    return TypeError(f"raw must be the body's bytes, not {type(raw).__name__}: {hint}; pass the raw request body")
+    return TypeError(f"raw must be the body's bytes, not {kind}: {hint}; pass the raw request body")
 
 
 @lru_cache(maxsize=64)
@@ -415,7 +417,8 @@ def construct_event(  # noqa: PLR0913 - the public face; all but three are keywo
 def _signature_of(headers: Headers) -> tuple[str | bytes | None, str | bytes | None]:
     if headers is None or isinstance(headers, str | bytes):
         return headers, None
-    pairs = headers.items() if isinstance(headers, Mapping) else headers
+    mapping = cast("Mapping[str | bytes, str | bytes]", headers) if isinstance(headers, Mapping) else None
+    pairs = cast("Iterable[tuple[str | bytes, str | bytes]]", headers) if mapping is None else mapping.items()
     found: dict[str, list[str | bytes]] = {SIGNATURE_HEADER.lower(): [], TIMESTAMP_HEADER.lower(): []}
     for name, value in pairs:
         text = name.decode("latin-1") if isinstance(name, bytes) else name

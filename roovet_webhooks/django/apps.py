@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from django.apps import AppConfig
+from django.core.checks import Tags, register
 from django.utils.module_loading import autodiscover_modules
+
+from roovet_webhooks.django.checks import check_receivers
 
 
 class RoovetWebhooksConfig(AppConfig):
@@ -14,7 +17,6 @@ class RoovetWebhooksConfig(AppConfig):
     verbose_name = "Roovet webhooks"
 
     def ready(self) -> None:
-        """Import the handlers, and register the system check."""
-        from roovet_webhooks.django import checks  # noqa: F401, PLC0415 - registers itself, with the registry ready
-
+        """Register the system check, and import the handlers."""
+        register(check_receivers, Tags.urls)
         autodiscover_modules("webhooks")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from django.core.checks import CheckMessage, Error, Tags, register
+from django.core.checks import CheckMessage, Error
 from django.urls import get_resolver
 
 from roovet_webhooks.django.views import mounted
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from django.apps import AppConfig
 
 
-@register(Tags.urls)
 def check_receivers(app_configs: Sequence[AppConfig] | None, **_options: object) -> list[CheckMessage]:  # noqa: ARG001 - Django's signature
     """Report each mounted receiver that could not do its work, as ``roovet_webhooks.E001``."""
     # Importing the URLs is what mounts the receivers.
