@@ -59,52 +59,51 @@ def admit(request: WebhookRequest, *, max_body_bytes: int) -> Head:
     if request.method != "POST":
         message = f"the method is {request.method[:32]!r}; deliveries are sent with POST"
         raise MethodNotAllowed(message, method=request.method[:32])
-    found: dict[bytes, list[bytes]] = {}
+    found: dict[bytes, bytes] = {}
+    repeated: dict[bytes, list[bytes]] = {}
     for name, value in request.headers:
         key = name.lower()
         if key in _LOOKED_AT:
-            found.setdefault(key, []).append(value)
-    _check_media_type(found.get(_CONTENT_TYPE, []), found.get(_ENCODING, []))
-    length = _declared_length(found.get(_LENGTH_NAME, []), needed=request.needs_length)
+            if key in found:
+                repeated.setdefault(key, [found[key]]).append(value)
+            found[key] = value
+    _check_media_type(found, repeated)
+    length = _declared_length(found, repeated, needed=request.needs_length)
     if length is not None and length > max_body_bytes:
         message = f"the declared length is {length} bytes; at most {max_body_bytes} are accepted"
         raise PayloadTooLarge(message, limit=max_body_bytes)
-    return Head(
-        _single(found.get(_SIGNATURE), SIGNATURE_HEADER),
-        _single(found.get(_TIMESTAMP), TIMESTAMP_HEADER),
-        length,
-    )
+    for key, header in ((_SIGNATURE, SIGNATURE_HEADER), (_TIMESTAMP, TIMESTAMP_HEADER)):
+        if key in repeated:
+            message = f"there are {len(repeated[key])} {header} headers; one delivery has one"
+            raise MalformedSignature(message)
+    return Head(found.get(_SIGNATURE), found.get(_TIMESTAMP), length)
 
 
-def _check_media_type(types: list[bytes], encodings: list[bytes]) -> None:
-    if len(types) != 1:
-        message = f"there are {len(types)} Content-Type headers; a delivery has one, application/json"
+def _check_media_type(found: dict[bytes, bytes], repeated: dict[bytes, list[bytes]]) -> None:
+    media_type = found.get(_CONTENT_TYPE)
+    if media_type is None or _CONTENT_TYPE in repeated:
+        count = len(repeated.get(_CONTENT_TYPE, ()))
+        message = f"there are {count or 'no'} Content-Type headers; a delivery has one, application/json"
         raise UnsupportedMediaType(message)
-    if types[0] != b"application/json" and not _JSON.fullmatch(types[0]):
-        message = f"the Content-Type is {types[0][:80]!r}; deliveries are application/json in UTF-8"
+    if media_type != b"application/json" and not _JSON.fullmatch(media_type):
+        message = f"the Content-Type is {media_type[:80]!r}; deliveries are application/json in UTF-8"
         raise UnsupportedMediaType(message)
-    if any(encoding.lower() != b"identity" for encoding in encodings):
-        message = f"the Content-Encoding is {encodings[0][:80]!r}; what was signed is the plain body"
-        raise UnsupportedMediaType(message)
+    if _ENCODING in found:
+        encodings = repeated.get(_ENCODING, [found[_ENCODING]])
+        if any(encoding.lower() != b"identity" for encoding in encodings):
+            message = f"the Content-Encoding is {b', '.join(encodings)[:80]!r}; what was signed is the plain body"
+            raise UnsupportedMediaType(message)
 
 
-def _declared_length(lengths: list[bytes], *, needed: bool) -> int | None:
-    if not lengths and not needed:
+def _declared_length(found: dict[bytes, bytes], repeated: dict[bytes, list[bytes]], *, needed: bool) -> int | None:
+    length = found.get(_LENGTH_NAME)
+    if length is None:
+        if needed:
+            message = "there is no Content-Length, and this server does not tell where a body ends without one"
+            raise LengthRequired(message)
         return None
-    if len(lengths) != 1 or not _LENGTH.fullmatch(lengths[0]):
-        message = (
-            "there is no Content-Length, and this server does not tell where a body ends without one"
-            if not lengths
-            else f"the Content-Length is malformed or ambiguous: {b', '.join(lengths)[:80]!r}"
-        )
+    if _LENGTH_NAME in repeated or not _LENGTH.fullmatch(length):
+        lengths = repeated.get(_LENGTH_NAME, [length])
+        message = f"the Content-Length is malformed or ambiguous: {b', '.join(lengths)[:80]!r}"
         raise LengthRequired(message)
-    return int(lengths[0])
-
-
-def _single(values: list[bytes] | None, name: str) -> bytes | None:
-    if values is None:
-        return None
-    if len(values) > 1:
-        message = f"there are {len(values)} {name} headers; one delivery has one"
-        raise MalformedSignature(message)
-    return values[0]
+    return int(length)

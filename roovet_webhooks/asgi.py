@@ -97,18 +97,31 @@ def _route_path(scope: Scope) -> str:
 
 def _request(scope: Scope, receive: Receive) -> WebhookRequest:
     return WebhookRequest(
-        scope["method"], scope["path"], scope["headers"], _body(receive), scope.get("path_params"), native=scope
+        scope["method"], scope["path"], scope["headers"], _Body(receive), scope.get("path_params"), native=scope
     )
 
 
-async def _body(receive: Receive) -> AsyncIterator[bytes]:
-    more = True
-    while more:
-        message = await receive()
+class _Body:
+    """The body of a connection, chunk by chunk. Not a generator: the event loop keeps books on those."""
+
+    __slots__ = ("_more", "_receive")
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._more = True
+
+    def __aiter__(self) -> _Body:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if not self._more:
+            raise StopAsyncIteration
+        message = await self._receive()
         if message["type"] == "http.disconnect":
             raise _disconnected()
-        yield message.get("body", b"")
-        more = message.get("more_body", False)
+        self._more = message.get("more_body", False)
+        chunk: bytes = message.get("body", b"")
+        return chunk
 
 
 def _disconnected() -> IncompleteBody:

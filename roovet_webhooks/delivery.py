@@ -18,7 +18,7 @@ Dedupe: TypeAlias = Callable[[Event], str | bytes]
 DEFAULT_TENANT = "default"
 
 
-class Identity(msgspec.Struct, frozen=True):
+class Identity(msgspec.Struct, frozen=True, gc=False):
     """What makes two deliveries the same one.
 
     The tenant is part of it because thin bodies can be guessed: without it, tenant A could sign tenant B's

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -16,10 +15,9 @@ if TYPE_CHECKING:
 
     from roovet_webhooks.bridge import Bridge
     from roovet_webhooks.delivery import Delivery
-    from roovet_webhooks.events import Decode
     from roovet_webhooks.inbox.protocol import Claim, Inbox
     from roovet_webhooks.retry import RetryPolicy
-    from roovet_webhooks.routing import Handler, Plan
+    from roovet_webhooks.routing import Plan
 
 
 async def attempt(  # noqa: PLR0913 - the parts of an attempt; none has a default
@@ -44,20 +42,20 @@ async def attempt(  # noqa: PLR0913 - the parts of an attempt; none has a defaul
         outcome, failed, later = await _run_all(plan, delivery, claim, inbox, bridge)
     except BaseException:
         # Cancelled, or the process is told to stop: nobody's failure, so the delivery is free again.
-        await bridge.wait(partial(inbox.release, claim, retry_in=0.0), blocking=inbox.blocking)
+        await bridge.wait(inbox, inbox.release, claim, retry_in=0.0)
         raise
-    wait = retry.delay(claim.attempt)
     if outcome is not None:
-        await bridge.wait(partial(inbox.complete, claim, outcome), blocking=inbox.blocking)
+        await bridge.wait(inbox, inbox.complete, claim, outcome)
         return outcome
+    wait = retry.delay(claim.attempt)
     if failed:
         error = HandlerFailed(f"failed: {', '.join(failed)}", handlers=failed)
-        await bridge.wait(partial(inbox.fail, claim, str(error), retry_in=wait), blocking=inbox.blocking)
+        await bridge.wait(inbox, inbox.fail, claim, str(error), retry_in=wait)
         raise error
     later = later or RetryLater()
     if later.retry_after is None:
         later.retry_after = wait
-    await bridge.wait(partial(inbox.release, claim, retry_in=later.retry_after), blocking=inbox.blocking)
+    await bridge.wait(inbox, inbox.release, claim, retry_in=later.retry_after)
     raise later
 
 
@@ -72,7 +70,9 @@ async def _run_all(
         if handler.name in claim.succeeded:
             continue
         try:
-            await _run(handler, decode, delivery, bridge)
+            event = decode(delivery.raw, delivery.event)
+            arguments = (event, delivery) if handler.takes_delivery else (event,)
+            await bridge.call(handler.function, *arguments)
         except DropDelivery as drop:
             telemetry.info("delivery.dropped", handler=handler.name, reason=str(drop), **context(delivery))
             return Outcome.DROPPED, [], None
@@ -87,18 +87,10 @@ async def _run_all(
             await call_hooks(plan.error_hooks, bridge, error, delivery)
         else:
             if len(matched) > 1:
-                await bridge.wait(partial(inbox.succeed, claim, handler.name), blocking=inbox.blocking)
+                await bridge.wait(inbox, inbox.succeed, claim, handler.name)
     if failed or later:
         return None, failed, later
     return Outcome.HANDLED if matched else Outcome.IGNORED, [], None
-
-
-async def _run(handler: Handler, decode: Decode, delivery: Delivery, bridge: Bridge) -> None:
-    event = decode(delivery.raw, delivery.event)
-    if handler.takes_delivery:
-        await bridge.call(handler.function, event, delivery)
-    else:
-        await bridge.call(handler.function, event)
 
 
 def _longer(one: RetryLater | None, other: RetryLater) -> RetryLater:
@@ -121,7 +113,7 @@ def context(delivery: Delivery) -> dict[str, object]:
     return {
         "event_type": delivery.event.event,
         "resource": delivery.event.id,
-        "delivery": delivery.id,
+        "key": delivery.key,
         "endpoint": delivery.identity.endpoint,
         "tenant": delivery.identity.tenant,
         "secret": delivery.secret_name,

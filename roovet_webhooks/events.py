@@ -6,6 +6,7 @@ The vendor documents a thin payload, ``{"event": …, "id": …, "ts": …}``: `
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -97,7 +98,11 @@ class Event(msgspec.Struct, metaclass=EventMeta, frozen=True, dict=True):
         raw: bytes | None = vars(self).get("_raw")
         if raw is None:
             return MappingProxyType({})
-        payload: dict[str, object] = msgspec.json.decode(raw)
+        try:
+            payload: dict[str, object] = msgspec.json.decode(raw)
+        except msgspec.ValidationError:
+            # A number that fits no int or float: JSON all the same, and no reason to fail.
+            payload = json.loads(raw, parse_int=float)
         declared = {field.encode_name for field in msgspec.structs.fields(self)}
         return MappingProxyType({name: value for name, value in payload.items() if name not in declared})
 
@@ -192,10 +197,11 @@ def _make_decoder(wanted: object) -> Decode:
         return _envelope_itself
     if not hasattr(wanted, "__pydantic_validator__"):
         try:
-            if not isinstance(msgspec.inspect.type_info(wanted), msgspec.inspect.CustomType):
-                return _msgspec_decoder(wanted)
+            # A type without a schema has, at some depth, a part that msgspec only lets through, such as a model.
+            msgspec.json.schema(wanted)
+            return _msgspec_decoder(wanted)
         except TypeError:
-            pass  # msgspec cannot tell what it is; pydantic may.
+            pass  # pydantic may know it.
     return _pydantic_decoder(wanted)
 
 
@@ -252,15 +258,16 @@ def _pydantic_decoder(wanted: Any) -> Decode:  # noqa: ANN401 - any type form
     return decode
 
 
-_PATH = re.compile(r"at `(?:key in )?(\$[^`]*)`")
-_QUOTED_VALUE = re.compile(r"'[^']*'")
+_PATH = re.compile(r"at `(?:key in )?(\$[^`]*)`\Z")
+# A value that msgspec repeats, quoted or not, and whatever else stands in quotes, quotes of its own included.
+_VALUE = re.compile(r"(?:(?<=Invalid value )|(?<=Invalid enum value )).*?(?= - at `[^`]*`\Z|\Z)|'.*'", re.DOTALL)
 
 
 def _refused(fault: str, wanted: object, envelope: Event) -> EventValidationError:
     """Say which field a type refused; a value that the library quotes stays out of logs."""
     path = _PATH.search(fault)
     name = getattr(wanted, "__qualname__", repr(wanted))
-    message = f"{envelope.event} does not fit {name}: {_QUOTED_VALUE.sub('…', fault)}"
+    message = f"{envelope.event} does not fit {name}: {_VALUE.sub('…', fault)}"
     return EventValidationError(message, event=envelope.event, param=path[1] if path else None)
 
 

@@ -64,7 +64,7 @@ def webhook_blueprint(receiver: WebhookReceiver, *, path: str = "/webhooks/roove
 def verified_webhook(
     receiver: WebhookReceiver,
 ) -> Callable[[Callable[Concatenate[Delivery, P], R]], Callable[P, R | Response]]:
-    """Decorate a view ````(delivery, …)`` it runs for verified deliveries only.
+    """Decorate a view ``(delivery, …)``: it runs for verified deliveries only.
 
     Nothing is recorded and no handler runs. Give the route ``methods=["POST"]``.
 

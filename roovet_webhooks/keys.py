@@ -128,13 +128,13 @@ def _fault(value: object, encoded: bytes) -> str | None:
     quoted = encoded[:1] in {b'"', b"'"} and encoded[:1] == encoded[-1:]
     faults = (
         (not value, "is empty; set ROOVET_WEBHOOK_SECRET or pass the secret; " + _WHERE),
-        (not encoded.strip(), "is blank or not valid text; " + _WHERE),
+        (not (encoded and value.strip()), "is blank or not valid text; " + _WHERE),
         (
             encoded.strip().startswith(API_KEY_PREFIX.encode()),
             f"is an API key ({API_KEY_PREFIX}…), which signs nothing; keep it out of here; {_WHERE}",
         ),
         (
-            encoded != encoded.strip(),
+            value != value.strip(),
             "begins or ends with white space; remove it (a line break at the end of a file is the usual cause)",
         ),
         (quoted, "is wrapped in quotation marks; remove them (they belong to the shell or the .env file)"),
@@ -147,9 +147,9 @@ def _fault(value: object, encoded: bytes) -> str | None:
 
 
 def _seconds(moment: datetime | float | None, what: str) -> float | None:
-    if not isinstance(moment, datetime):
+    if moment is None or isinstance(moment, int | float):
         return moment
-    if moment.tzinfo is None:
+    if not isinstance(moment, datetime) or moment.tzinfo is None:
         message = f"{what} must be an aware datetime (with a time zone) or Unix seconds, not {moment!r}"
         raise ConfigurationError(message)
     return moment.timestamp()
@@ -242,11 +242,18 @@ class Tenant(Unpicklable):
     Args:
         name: Stable name of the tenant; part of the identity of each of its deliveries.
         secret: Its signing secret or secrets, as `as_keyring` takes them.
+
+    Raises:
+        ConfigurationError: The name is no text, or empty.
+        InvalidSecretError: A secret cannot be one.
     """
 
     __slots__ = ("keyring", "name")
 
     def __init__(self, name: str, secret: SecretLike) -> None:
+        if not isinstance(name, str) or not name:
+            message = f"a tenant's name must be a non-empty str, not {type(name).__name__}; str(…) makes one of a key"
+            raise ConfigurationError(message)
         self.name = name
         self.keyring = as_keyring(secret)
 

@@ -27,6 +27,9 @@ class WebhookRequest:
         path_params: What the framework's route captured, for a resolver of tenants.
         native: The framework's own request, for a resolver of tenants; not used here.
         needs_length: The body ends by Content-Length alone; without a valid one it cannot be read (411).
+
+    Raises:
+        TypeError: The body is a str.
     """
 
     __slots__ = ("body", "headers", "method", "native", "needs_length", "path", "path_params")
@@ -42,6 +45,9 @@ class WebhookRequest:
         native: object = None,
         needs_length: bool = False,
     ) -> None:
+        if isinstance(body, str):
+            message = "body must be the raw bytes that arrived, not str: decoding may have changed what was signed"
+            raise TypeError(message)
         self.method = method
         self.path = path
         self.headers = headers

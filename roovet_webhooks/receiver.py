@@ -8,7 +8,6 @@ import re
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
-from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, cast
 
 from roovet_webhooks import telemetry
@@ -55,6 +54,7 @@ DEFAULT_BODY_TIMEOUT = 10.0
 
 _ENDPOINT = re.compile(r"[a-z0-9_-]+")
 _ANSWERS = {Outcome.HANDLED: HANDLED, Outcome.IGNORED: IGNORED, Outcome.DROPPED: DROPPED}
+_TOLD = {outcome: f"delivery.{outcome}" for outcome in Outcome}
 _UNCHANGED: Any = object()
 
 F = TypeVar("F", bound=Callable[..., object])
@@ -219,19 +219,17 @@ class WebhookReceiver(Router):
         self._ready()
         self.require_secret()
 
-    def _ready(self) -> Plan:
+    def _ready(self) -> None:
         if self._plan is not None:
-            return self._plan
+            return
         for module in self._modules:
             importlib.import_module(module)
-        plan = self.plan()
-        if not plan:
+        if not self.plan():
             message = (
                 f"the receiver {self.endpoint!r} has no handler, so every delivery would be lost: register one, or "
                 "import the module that does (WebhookReceiver(handlers=['shop.webhooks']))"
             )
             raise ConfigurationError(message)
-        return plan
 
     # The life of a delivery
 
@@ -269,13 +267,13 @@ class WebhookReceiver(Router):
 
     async def _receive(self, request: WebhookRequest, bridge: Bridge) -> WebhookResponse:
         try:
-            plan = self._ready()
+            self._ready()
             delivery = await self._open(request, bridge)
             if self._plan is None:
                 # Not earlier: a stranger's request must not end the time of registration.
-                self._plan = plan
                 self.freeze(self.endpoint)
-            return await bridge.finish(self._process(delivery, plan, bridge))
+                self._plan = self.plan()
+            return await bridge.finish(self._process(delivery, self._plan, bridge))
         except WebhookError as error:
             await self._tell(error, request, bridge)
             return error_response(error)
@@ -313,7 +311,7 @@ class WebhookReceiver(Router):
     async def _process(self, delivery: Delivery, plan: Plan, bridge: Bridge) -> WebhookResponse:
         inbox = self._inbox
         started = time.perf_counter()
-        stored = await bridge.wait(partial(inbox.store, delivery, claim=True), blocking=inbox.blocking)
+        stored = await bridge.wait(inbox, inbox.store, delivery, claim=True)
         if stored.claim is None:
             if stored.verdict is Verdict.IN_FLIGHT:
                 message = "the same delivery is being handled right now"
@@ -326,7 +324,7 @@ class WebhookReceiver(Router):
         except WebhookError as error:
             telemetry.warning("delivery.failed", code=error.code, reason=str(error), **context(delivery))
             return error_response(error)
-        telemetry.info(f"delivery.{outcome}", duration=round(time.perf_counter() - started, 6), **context(delivery))
+        telemetry.info(_TOLD[outcome], duration=round(time.perf_counter() - started, 6), **context(delivery))
         return _ANSWERS[outcome]
 
     async def _tell(self, error: WebhookError, request: WebhookRequest, bridge: Bridge) -> None:
@@ -343,7 +341,7 @@ class WebhookReceiver(Router):
             telemetry.warning("delivery.rejected", **told)
         else:
             telemetry.error("receiver.not_ready", error.__cause__, **told)
-        hooks = (self._plan or self.plan()).rejected_hooks
+        hooks = self.rejected_hooks() if self._plan is None else self._plan.rejected_hooks
         await call_hooks(hooks, bridge, error, request)
 
     # Tests
@@ -424,4 +422,6 @@ class _Intake:
 def _secret_of_environment() -> SecretLike | None:
     value = os.environ.get(SECRET_VARIABLE, "")
     secrets = [part for part in value.split(",") if part]
-    return secrets if len(secrets) > 1 else value or None
+    if len(secrets) == 1:
+        return secrets[0]
+    return secrets or value or None

@@ -188,11 +188,10 @@ class Router:
         decode = decoder_of(wanted)
 
         def register(function: Function) -> Function:
-            handler = self._handler(function, name)
             if claim is not None:
                 for known in self._claims():
                     check_same_event(known, claim)
-            handler.wants.append((pattern, decode, claim))
+            self._handler(function, name).wants.append((pattern, decode, claim))
             return function
 
         return register
@@ -238,16 +237,14 @@ class Router:
         """Take in another router's handlers and hooks, at this place in the order.
 
         Raises:
-            ConfigurationError: The other router includes this one, or two handlers have one name.
+            ConfigurationError: The other router includes this one or is included already, or two handlers have
+                one name.
             EventTypeConflictError: Two event classes claim one event.
             LateRegistrationError: The first delivery has been dispatched.
         """
         self._check_open("an included router")
         if self in router.walk():
             message = "a router cannot include itself, directly or through another"
-            raise ConfigurationError(message)
-        if router in self.walk():
-            message = "this router is included already; its handlers would run twice"
             raise ConfigurationError(message)
         self._entries.append(router)
         try:
@@ -267,16 +264,23 @@ class Router:
         """Put all handlers in order and check that none contradicts another.
 
         Raises:
-            ConfigurationError: Two handlers have one name, or there are two fallbacks.
+            ConfigurationError: Two handlers have one name, a router is included twice, or there are two fallbacks.
             EventTypeConflictError: Two event classes claim one event.
         """
         routers = list(self.walk())
+        if len(set(routers)) < len(routers):
+            message = "a router is included twice, perhaps through another; its handlers would run twice"
+            raise ConfigurationError(message)
         return Plan(
             handlers=list(self._handlers()),
             fallbacks=[router._fallback for router in routers if router._fallback is not None],
             error_hooks=[hook for router in routers for hook in router._error_hooks],
-            rejected_hooks=[hook for router in routers for hook in router._rejected_hooks],
+            rejected_hooks=self.rejected_hooks(),
         )
+
+    def rejected_hooks(self) -> list[Function]:
+        """Return the hooks for refused requests: these work even where the handlers contradict each other."""
+        return [hook for router in self.walk() for hook in router._rejected_hooks]
 
     def freeze(self, endpoint: str) -> None:
         """Refuse every registration from now on: the receiver ``endpoint`` has begun to dispatch."""

@@ -333,7 +333,7 @@ def sign(raw: bytes, secret: SecretLike, *, timestamp: int | None = None) -> str
 
     Example:
         >>> sign(b"{}", "whsec_5f2b8c1e9a7d4036b1c2d3e4f5061728", timestamp=1762782800)[:20]
-        't=1762782800,v1=7e30'
+        't=1762782800,v1=d74c'
     """
     signer = Signer(secret)
     del secret

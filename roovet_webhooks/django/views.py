@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
 
 from asgiref.sync import iscoroutinefunction, sync_to_async
 from django.apps import apps
@@ -19,7 +19,7 @@ from roovet_webhooks.receiver import SECRET_VARIABLE
 from roovet_webhooks.wsgi import CHUNK_BYTES, request_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable, Coroutine, Iterator
 
     from django.core.handlers.asgi import ASGIRequest
     from django.core.handlers.wsgi import WSGIRequest
@@ -29,7 +29,11 @@ if TYPE_CHECKING:
     from roovet_webhooks.keys import SecretLike
     from roovet_webhooks.receiver import WebhookReceiver
 
-    View = Callable[..., HttpResponseBase] | Callable[..., Awaitable[HttpResponseBase]]
+    View = Callable[..., HttpResponseBase]
+    AsyncView = Callable[..., Coroutine[Any, Any, HttpResponseBase]]
+
+# What a view returns; a view stays sync or async, so that path() accepts what is made of it.
+R = TypeVar("R")
 
 mounted: list[WebhookReceiver] = []
 """The receivers that views have been made of, for the system check."""
@@ -43,7 +47,15 @@ async def _in_thread(function: Callable[..., object], *arguments: object) -> obj
 _BRIDGE = AsyncBridge(_in_thread)
 
 
-def dispatch_view(receiver: WebhookReceiver, *, asynchronous: bool = False) -> View:
+@overload
+def dispatch_view(receiver: WebhookReceiver, *, asynchronous: Literal[False] = ...) -> View: ...
+
+
+@overload
+def dispatch_view(receiver: WebhookReceiver, *, asynchronous: Literal[True]) -> AsyncView: ...
+
+
+def dispatch_view(receiver: WebhookReceiver, *, asynchronous: bool = False) -> View | AsyncView:
     """Return the view that answers deliveries; mount it with ``path("webhooks/roovet", …)``.
 
     It is exempt from CSRF protection, since the signature is what proves the sender, and runs outside
@@ -69,10 +81,10 @@ def dispatch_view(receiver: WebhookReceiver, *, asynchronous: bool = False) -> V
     chosen: Any = csrf_exempt(async_view if asynchronous else view)
     for alias in connections:
         chosen = transaction.non_atomic_requests(using=alias)(chosen)
-    return cast("View", chosen)
+    return cast("View | AsyncView", chosen)
 
 
-def verified_webhook(receiver: WebhookReceiver) -> Callable[[View], View]:
+def verified_webhook(receiver: WebhookReceiver) -> Callable[[Callable[..., R]], Callable[..., R]]:
     """Decorate a view ``(request, delivery, …)``, sync or async: it runs for verified deliveries only.
 
     Nothing is recorded and no handler runs. The view is exempt from CSRF protection.
@@ -85,7 +97,7 @@ def verified_webhook(receiver: WebhookReceiver) -> Callable[[View], View]:
     """
     _mount(receiver, dispatches=False)
 
-    def decorate(view: View) -> View:
+    def decorate(view: Callable[..., R]) -> Callable[..., R]:
         @functools.wraps(view)
         def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> object:  # noqa: ANN401 - the view's own
             try:
@@ -107,7 +119,7 @@ def verified_webhook(receiver: WebhookReceiver) -> Callable[[View], View]:
         # asgiref's own test: it knows the views that Django marks as coroutines on Python 3.11.
         asynchronous = iscoroutinefunction(view)  # pyright: ignore[reportDeprecated]
         chosen: Any = async_guarded if asynchronous else guarded
-        return cast("View", csrf_exempt(chosen))
+        return cast("Callable[..., R]", csrf_exempt(chosen))
 
     return decorate
 

@@ -13,6 +13,8 @@ from threading import Lock
 from time import monotonic
 from typing import TYPE_CHECKING, ClassVar
 
+import msgspec
+
 from roovet_webhooks.errors import ConfigurationError, InboxFull, LeaseLost
 from roovet_webhooks.inbox.protocol import Claim, Outcome, State, Step, Stored, Verdict, next_state
 
@@ -22,21 +24,19 @@ if TYPE_CHECKING:
     from roovet_webhooks.delivery import Delivery, Identity
 
 DAY = 86_400.0
+SWEEP_INTERVAL = 1.0
 _DUPLICATE = Stored(Verdict.DUPLICATE)
 _IN_FLIGHT = Stored(Verdict.IN_FLIGHT)
 _NOTHING: frozenset[str] = frozenset()
 
 
-class _Record:
-    __slots__ = ("attempts", "fence", "outcome", "state", "stored_at", "succeeded")
-
-    def __init__(self, stored_at: float) -> None:
-        self.state = State.READY
-        self.stored_at = stored_at
-        self.fence = 0
-        self.attempts = 0
-        self.succeeded = _NOTHING
-        self.outcome: Outcome | None = None
+class _Record(msgspec.Struct, gc=False):
+    stored_at: float
+    state: State = State.READY
+    fence: int = 0
+    attempts: int = 0
+    succeeded: frozenset[str] = _NOTHING
+    outcome: Outcome | None = None
 
     def move(self, step: Step) -> None:
         self.state = next_state(self.state, step)
@@ -74,6 +74,7 @@ class MemoryInbox:
         self._max = max_deliveries
         self._clock = clock
         self._fences = count(1)
+        self._sweep_at = 0.0
         self._lock = Lock()
         self._records: OrderedDict[Identity, _Record] = OrderedDict()
 
@@ -91,7 +92,8 @@ class MemoryInbox:
                 del self._records[identity]
                 record = None
             if record is None:
-                self._make_room(now)
+                if now >= self._sweep_at or len(self._records) >= self._max:
+                    self._make_room(now)
                 record = self._records[identity] = _Record(now)
             elif record.state is State.CLAIMED:
                 return _IN_FLIGHT
@@ -145,6 +147,7 @@ class MemoryInbox:
         Raises:
             InboxFull: Every remembered delivery is being handled right now.
         """
+        self._sweep_at = now + SWEEP_INTERVAL
         busy = 0
         while self._records:
             identity, record = next(iter(self._records.items()))

@@ -30,6 +30,9 @@ Answer: TypeAlias = "T | Future[T]"
 class State(StrEnum):
     """Where a recorded delivery stands."""
 
+    # Enum hashes in Python; the step table is asked twice a delivery.
+    __hash__ = str.__hash__
+
     READY = "ready"
     CLAIMED = "claimed"
     DONE = "done"
@@ -37,6 +40,8 @@ class State(StrEnum):
 
 class Step(StrEnum):
     """What moves a delivery from one state to another."""
+
+    __hash__ = str.__hash__
 
     CLAIM = "claim"
     COMPLETE = "complete"
@@ -46,6 +51,8 @@ class Step(StrEnum):
 
 class Outcome(StrEnum):
     """How a done delivery ended."""
+
+    __hash__ = str.__hash__
 
     HANDLED = "handled"
     IGNORED = "ignored"
@@ -73,7 +80,7 @@ def next_state(state: State, step: Step) -> State:
         raise InvalidTransition(message) from None
 
 
-class Claim(msgspec.Struct, frozen=True):
+class Claim(msgspec.Struct, frozen=True, gc=False):
     """The right to run a delivery's handlers, until its fence has moved on.
 
     Attributes:
@@ -97,7 +104,7 @@ class Verdict(StrEnum):
     IN_FLIGHT = "in_flight"
 
 
-class Stored(msgspec.Struct, frozen=True):
+class Stored(msgspec.Struct, frozen=True, gc=False):
     """The answer to `Inbox.store`.
 
     Attributes:
