@@ -170,13 +170,15 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
+    if name == "__all__":
+        return _face()
     if name.startswith("_"):
         message = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(message)
     module = import_module(f"{__name__}.{_HOMES.get(name, 'errors')}")
     try:
-        value: object = getattr(module, name)
-    except AttributeError:
+        value: object = vars(module)[name]
+    except KeyError:
         message = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(message) from None
     globals()[name] = value
@@ -184,6 +186,9 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    errors = import_module(f"{__name__}.errors")
-    tree = [name for name, value in vars(errors).items() if isinstance(value, type)]
-    return sorted({*globals(), *_HOMES, *tree})
+    return sorted({*globals(), *_face()})
+
+
+def _face() -> list[str]:
+    errors = vars(import_module(f"{__name__}.errors"))
+    return [*_HOMES, *(name for name, value in errors.items() if isinstance(value, type))]

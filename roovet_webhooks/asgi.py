@@ -46,8 +46,7 @@ class WebhookApp:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one connection."""
         if scope["type"] == "http":
-            response = await self.receiver.receive_async(_request(scope, receive), bridge=_BRIDGE)
-            await _send(response, send)
+            await _answer_http(self.receiver, scope, receive, send)
         elif scope["type"] == "lifespan":
             await _lifespan(self.receiver, receive, send)
         else:
@@ -66,8 +65,11 @@ class WebhookMiddleware:
         receiver: The receiver.
         path: The path to answer, without the ``root_path`` of the application.
 
+    A receiver that cannot do its work stops the application's startup. It does not raise while the middleware is
+    made: a server would take that for an application without a lifespan, and start.
+
     Raises:
-        ConfigurationError: The receiver has no secret, or the path does not begin with a slash.
+        ConfigurationError: The path does not begin with a slash.
     """
 
     def __init__(self, app: ASGIApp, *, receiver: WebhookReceiver, path: str = "/webhooks/roovet") -> None:
@@ -76,14 +78,14 @@ class WebhookMiddleware:
             raise ConfigurationError(message)
         self.app = app
         self.path = path
-        self._webhook = WebhookApp(receiver)
+        self.receiver = receiver
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a delivery, or pass the connection on."""
         if scope["type"] == "http" and _route_path(scope) == self.path:
-            await self._webhook(scope, receive, send)
+            await _answer_http(self.receiver, scope, receive, send)
         elif scope["type"] == "lifespan":
-            await _checked_lifespan(self._webhook.receiver, self.app, scope, receive, send)
+            await _checked_lifespan(self.receiver, self.app, scope, receive, send)
         else:
             await self.app(scope, receive, send)
 
@@ -128,7 +130,8 @@ def _disconnected() -> IncompleteBody:
     return IncompleteBody("the sender closed the connection before the end of the body", received=0)
 
 
-async def _send(response: WebhookResponse, send: Send) -> None:
+async def _answer_http(receiver: WebhookReceiver, scope: Scope, receive: Receive, send: Send) -> None:
+    response = await receiver.receive_async(_request(scope, receive), bridge=_BRIDGE)
     await send({"type": "http.response.start", "status": response.status, "headers": response.headers})
     await send({"type": "http.response.body", "body": response.body})
 
@@ -252,12 +255,15 @@ async def _open(receiver: WebhookReceiver, request: Request) -> Delivery:
     cached: bytes | None = getattr(request, "_body", None)
     body = _stream(request) if cached is None else cached
     scope = request.scope
-    return await receiver.open_async(
+    delivery = await receiver.open_async(
         WebhookRequest(
             scope["method"], scope["path"], scope["headers"], body, scope.get("path_params"), native=request
         ),
         bridge=_BRIDGE,
     )
+    # The endpoint and what comes after it find the raw body where request.body() and request.json() look.
+    request._body = delivery.raw
+    return delivery
 
 
 async def _stream(request: Request) -> AsyncIterator[bytes]:

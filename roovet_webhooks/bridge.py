@@ -215,31 +215,35 @@ async def _read_all(body: AsyncIterable[bytes], take: Take) -> None:
         take(chunk)
 
 
-@types.coroutine
-def _within(seconds: float, work: Coroutine[Any, Any, None]) -> Generator[Any, Any, None]:
+async def _within(seconds: float, work: Coroutine[Any, Any, None]) -> None:
     """Await work under a timeout, and set the timer only when the work has to wait.
 
     A body that has arrived with its headers, as nearly every delivery's has, needs no timer, and setting one
-    costs more than verifying the delivery does.
+    costs more than verifying the delivery does. The timer is asyncio's: a cancel scope of anyio's would be
+    entered inside those that the work, a middleware's `receive` for one, holds open where it waits.
     """
     try:
         waited_for = work.send(None)
     except StopIteration:
         return
-    import anyio  # noqa: PLC0415 - nothing sync needs it
+    async with asyncio.timeout(seconds):
+        await _resumed(work, waited_for)
 
-    with anyio.fail_after(seconds):
-        while True:
-            try:
-                sent = yield waited_for
-            except BaseException as error:  # noqa: BLE001 - thrown in by the event loop, and passed on
-                step = functools.partial(work.throw, error)
-            else:
-                step = functools.partial(work.send, sent)
-            try:
-                waited_for = step()
-            except StopIteration:
-                return
+
+@types.coroutine
+def _resumed(work: Coroutine[Any, Any, None], waited_for: object) -> Generator[Any, Any, None]:
+    """Carry on with work that waits already."""
+    while True:
+        try:
+            sent = yield waited_for
+        except BaseException as error:  # noqa: BLE001 - thrown in by the event loop, and passed on
+            step = functools.partial(work.throw, error)
+        else:
+            step = functools.partial(work.send, sent)
+        try:
+            waited_for = step()
+        except StopIteration:
+            return
 
 
 async def _in_worker_thread(function: Callable[..., object], *arguments: object) -> object:

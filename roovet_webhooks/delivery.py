@@ -81,6 +81,10 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
         """Whose keyring verified it; ``default`` without a resolver."""
         return self.identity.tenant
 
+    def numbered(self, attempt: int) -> Delivery:
+        """Return the delivery as the given attempt sees it."""
+        return self if attempt == self.attempt else msgspec.structs.replace(self, attempt=attempt)
+
     def __repr__(self) -> str:
         """Show what it is about; the body stays out of logs."""
         about = f"event={self.event.event!r}, resource={self.event.id!r}"

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from roovet_webhooks import telemetry
 from roovet_webhooks.errors import DropDelivery, HandlerFailed, RetryLater
 from roovet_webhooks.inbox.protocol import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from types import TracebackType
 
     from roovet_webhooks.bridge import Bridge
     from roovet_webhooks.delivery import Delivery
     from roovet_webhooks.inbox.protocol import Claim, Inbox
     from roovet_webhooks.retry import RetryPolicy
     from roovet_webhooks.routing import Plan
+
+_OURS = f"{__package__}."
 
 
 async def attempt(  # noqa: PLR0913 - the parts of an attempt; none has a default
@@ -36,8 +37,6 @@ async def attempt(  # noqa: PLR0913 - the parts of an attempt; none has a defaul
         RetryLater: No handler failed, but one asked for a later retry; the claim is given back.
         InboxError: The claim could not be settled.
     """
-    if claim.attempt != delivery.attempt:
-        delivery = msgspec.structs.replace(delivery, attempt=claim.attempt)
     try:
         outcome, failed, later = await _run_all(plan, delivery, claim, inbox, bridge)
     except BaseException:
@@ -74,15 +73,14 @@ async def _run_all(
             arguments = (event, delivery) if handler.takes_delivery else (event,)
             await bridge.call(handler.function, *arguments)
         except DropDelivery as drop:
-            telemetry.info("delivery.dropped", handler=handler.name, reason=str(drop), **context(delivery))
+            telemetry.info("handler.dropped", handler=handler.name, reason=str(drop), **context(delivery))
             return Outcome.DROPPED, [], None
         except RetryLater as error:
-            telemetry.warning("delivery.retry_later", handler=handler.name, reason=str(error), **context(delivery))
+            telemetry.warning("handler.retry_later", handler=handler.name, reason=str(error), **context(delivery))
             later = _longer(later, error)
         except Exception as error:  # noqa: BLE001 - whatever a handler raises is its failure
             failed.append(handler.name)
-            # Our own frames hold the body; what a log prints of a traceback begins in the handler.
-            error.__traceback__ = error.__traceback__.tb_next if error.__traceback__ else None
+            error.__traceback__ = _from_handler(error.__traceback__)
             telemetry.error("handler.failed", error, handler=handler.name, **context(delivery))
             await call_hooks(plan.error_hooks, bridge, error, delivery)
         else:
@@ -91,6 +89,13 @@ async def _run_all(
     if failed or later:
         return None, failed, later
     return Outcome.HANDLED if matched else Outcome.IGNORED, [], None
+
+
+def _from_handler(traceback: TracebackType | None) -> TracebackType | None:
+    """Leave out our own frames, whose variables hold the body: a log may print variables."""
+    while traceback is not None and traceback.tb_frame.f_globals.get("__name__", "").startswith(_OURS):
+        traceback = traceback.tb_next
+    return traceback
 
 
 def _longer(one: RetryLater | None, other: RetryLater) -> RetryLater:
@@ -113,7 +118,7 @@ def context(delivery: Delivery) -> dict[str, object]:
     return {
         "event_type": delivery.event.event,
         "resource": delivery.event.id,
-        "key": delivery.key,
+        "delivery": delivery.id,
         "endpoint": delivery.identity.endpoint,
         "tenant": delivery.identity.tenant,
         "secret": delivery.secret_name,

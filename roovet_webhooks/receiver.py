@@ -21,6 +21,7 @@ from roovet_webhooks.errors import (
     DeliveryInFlight,
     IncompleteBody,
     PayloadTooLarge,
+    RetryLater,
     TenantLookupFailed,
     UnknownTenant,
     WebhookError,
@@ -319,10 +320,12 @@ class WebhookReceiver(Router):
                 return error_response(DeliveryInFlight(message))
             telemetry.info("delivery.duplicate", **context(delivery))
             return DUPLICATE
+        delivery = delivery.numbered(stored.claim.attempt)
         try:
             outcome = await attempt(plan, delivery, stored.claim, inbox=inbox, bridge=bridge, retry=self._retry)
         except WebhookError as error:
-            telemetry.warning("delivery.failed", code=error.code, reason=str(error), **context(delivery))
+            told = "delivery.retry_later" if isinstance(error, RetryLater) else "delivery.failed"
+            telemetry.warning(told, code=error.code, reason=str(error), **context(delivery))
             return error_response(error)
         telemetry.info(_TOLD[outcome], duration=round(time.perf_counter() - started, 6), **context(delivery))
         return _ANSWERS[outcome]

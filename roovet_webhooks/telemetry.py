@@ -4,9 +4,9 @@ An application that has configured structlog gets the events through it. Any oth
 logger ``roovet_webhooks``, the fields as ``key=value`` in the message and as a mapping in ``record.roovet``.
 No event ever holds a secret, a signature, a body or a header.
 
-Names: ``delivery.handled``, ``.ignored``, ``.dropped``, ``.stored``, ``.duplicate``, ``.in_flight``,
-``.retry_later``, ``.failed``, ``.rejected``; ``handler.failed``; ``hook.failed``; ``receiver.not_ready``;
-``receiver.error``.
+Names: ``delivery.handled``, ``.ignored``, ``.dropped``, ``.duplicate``, ``.in_flight``, ``.retry_later``,
+``.failed``, ``.rejected``; ``handler.failed``, ``.dropped``, ``.retry_later``; ``hook.failed``;
+``receiver.not_ready``, ``.error``.
 """
 
 from __future__ import annotations

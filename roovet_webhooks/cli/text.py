@@ -1,0 +1,58 @@
+"""What may be shown on a terminal of bytes that others wrote."""
+
+from __future__ import annotations
+
+import json
+import sys
+import sysconfig
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import click
+
+if TYPE_CHECKING:
+    from typing import BinaryIO
+
+_LIBRARIES = (str(Path(__file__).parents[1]), sysconfig.get_path("stdlib"), "<frozen ")
+
+
+def plain(text: str) -> str:
+    """Return the text with every character that could steer a terminal as an escape; line breaks stay."""
+    return "".join(
+        character if character.isprintable() or character == "\n" else character.encode("unicode_escape").decode()
+        for character in text
+    )
+
+
+def pretty(raw: bytes) -> str:
+    """Return a body as text: indented where it is JSON, as it came where it is not."""
+    try:
+        text = json.dumps(json.loads(raw), indent=2, ensure_ascii=False)
+    except (ValueError, RecursionError):
+        text = raw.decode("utf-8", "backslashreplace")
+    return plain(text)
+
+
+def ago(seconds: float) -> str:
+    """Say when something was, so many seconds before now."""
+    return f"{seconds:.0f} s ago" if seconds >= 0 else f"{-seconds:.0f} s in the future"
+
+
+def fact(value: object) -> str:
+    """Return a piece of an error's evidence as a person reads it."""
+    if isinstance(value, tuple):
+        return ", ".join(map(str, cast("tuple[object, ...]", value))) or "none"
+    return str(round(value, 3) if isinstance(value, float) else value)
+
+
+def is_library(filename: str) -> bool:
+    """Say whether a traceback's file is none of the user's: this package, an installed one, or Python itself."""
+    return filename.startswith(_LIBRARIES) or "site-packages" in filename
+
+
+def read_body(file: BinaryIO) -> bytes:
+    """Read a body to its end; a person who is expected to type it is told so."""
+    if file.isatty():
+        end = "Ctrl-Z and Enter" if sys.platform == "win32" else "Ctrl-D"
+        click.echo(f"Reading the body from the keyboard; {end} ends it.", err=True)
+    return file.read()
