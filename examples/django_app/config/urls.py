@@ -1,0 +1,14 @@
+"""The URLs of the project."""
+
+from __future__ import annotations
+
+from django.urls import path
+
+from config.roovet import receiver
+from roovet_webhooks.django import dispatch_view
+from shop.views import ledger
+
+urlpatterns = [
+    path("webhooks/roovet", dispatch_view(receiver)),
+    path("ledger", ledger),
+]

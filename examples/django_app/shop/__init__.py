@@ -1,0 +1,1 @@
+"""The shop: its ledger, and what it does on an event."""
