@@ -1,0 +1,14 @@
+"""What holds for every test: no secret from outside, and properties that no clock decides."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("roovet", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("roovet")
+
+
+@pytest.fixture(autouse=True)
+def _no_secret_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ROOVET_WEBHOOK_SECRET", raising=False)

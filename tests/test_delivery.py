@@ -1,0 +1,107 @@
+"""Deliveries: what makes two the same one."""
+
+from __future__ import annotations
+
+import itertools
+import pickle
+from hashlib import sha256
+from typing import cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support import NOW
+
+from roovet_webhooks import ConfigurationError, Delivery, Event, Verified
+from roovet_webhooks.delivery import Dedupe, Identity, make_delivery
+from roovet_webhooks.events import parse_envelope
+
+RAW = b'{"event":"order.created","id":"ord_1","ts":1762782800,"note":"private"}'
+
+
+def delivery_of(
+    raw: bytes = RAW, *, endpoint: str = "default", tenant: str = "default", dedupe: Dedupe | None = None
+) -> Delivery:
+    return make_delivery(
+        raw,
+        parse_envelope(raw),
+        Verified(NOW, "primary"),
+        endpoint=endpoint,
+        tenant=tenant,
+        received_at=NOW + 1.5,
+        dedupe=dedupe,
+    )
+
+
+def test_what_it_knows() -> None:
+    delivery = delivery_of()
+    assert (delivery.endpoint, delivery.tenant, delivery.attempt) == ("default", "default", 1)
+    assert (delivery.secret_name, delivery.signed_at, delivery.received_at) == ("primary", NOW, NOW + 1.5)
+    assert delivery.raw is RAW
+    assert delivery.event.extra == {"note": "private"}
+    assert delivery.key == sha256(RAW).hexdigest()
+
+
+def test_the_body_stays_out_of_its_text() -> None:
+    delivery = delivery_of()
+    assert str(delivery) == repr(delivery)
+    assert repr(delivery) == f"Delivery(id='{delivery.id}', event='order.created', resource='ord_1', attempt=1)"
+
+
+def test_identical_bytes_are_one_delivery() -> None:
+    assert delivery_of().id == delivery_of(bytes(bytearray(RAW))).id
+    assert delivery_of().id.startswith("dlv_")
+    assert len(delivery_of().id) == 36
+
+
+def test_the_id_of_the_resource_alone_makes_no_duplicate() -> None:
+    created = delivery_of(b'{"event":"order.created","id":"ord_1","ts":1}')
+    updated = delivery_of(b'{"event":"order.updated","id":"ord_1","ts":1}')
+    assert created.id != updated.id
+
+
+def test_endpoint_and_tenant_tell_deliveries_apart() -> None:
+    ids = {delivery_of(endpoint=endpoint, tenant=tenant).id for endpoint in ("a", "b") for tenant in ("a", "b")}
+    assert len(ids) == 4
+
+
+@given(
+    st.lists(st.tuples(st.text(max_size=4), st.text(max_size=4), st.integers(0, 99), st.binary(max_size=4)), max_size=6)
+)
+def test_two_identities_never_share_an_id(parts: list[tuple[str, str, int, bytes]]) -> None:
+    base = delivery_of()
+    identities = {Identity(*part) for part in parts}
+    ids = {
+        Delivery(identity=identity, event=base.event, raw=b"", secret_name="", signed_at=0, received_at=0.0).id
+        for identity in identities
+    }
+    assert len(ids) == len(identities)
+
+
+def test_lengths_keep_neighbours_apart() -> None:
+    pairs = [("ab", "c"), ("a", "bc"), ("1:a", "b"), ("1", ":ab")]
+    ids = [delivery_of(endpoint=endpoint, tenant=tenant).id for endpoint, tenant in pairs]
+    assert all(one != other for one, other in itertools.combinations(ids, 2))
+
+
+@pytest.mark.parametrize("key", ["order.created/ord_1", b"order.created/ord_1", "\ud800"], ids=ascii)
+def test_dedupe_decides_alone(key: str | bytes) -> None:
+    def same(event: Event) -> str | bytes:
+        assert event.id == "ord_1"
+        return key
+
+    one = delivery_of(dedupe=same)
+    other = delivery_of(b'{"event":"order.created","id":"ord_1","ts":5}', dedupe=same)
+    assert one.id == other.id
+    assert one.identity.ts == 0
+
+
+@pytest.mark.parametrize("key", [None, "", b"", 5, ("a",)], ids=repr)
+def test_a_dedupe_that_makes_no_key_is_refused(key: object) -> None:
+    with pytest.raises(ConfigurationError, match=r"dedupe must return a non-empty str or bytes for 'order.created'"):
+        delivery_of(dedupe=cast("Dedupe", lambda _event: key))
+
+
+def test_a_delivery_travels() -> None:
+    delivery = delivery_of()
+    assert pickle.loads(pickle.dumps(delivery)).id == delivery.id  # noqa: S301 - made on this line

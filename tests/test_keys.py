@@ -1,0 +1,194 @@
+"""Secrets never show, bad ones are refused with a reason, and keyrings rotate."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any, cast
+
+import pytest
+from support import NOW, OTHER_SECRET, SECRET
+
+from roovet_webhooks import (
+    ConfigurationError,
+    InvalidSecretError,
+    Keyring,
+    Secret,
+    Tenant,
+    Verifier,
+    sign,
+    verify,
+)
+from roovet_webhooks.keys import as_keyring
+
+LONG = "whsec_" + "a" * 40
+
+REFUSED: list[tuple[str, object, str]] = [
+    ("empty text", "", "is empty"),
+    ("empty bytes", b"", "is empty"),
+    ("blank", " " * 32, "is blank"),
+    ("blank no-break spaces", "\u00a0" * 32, "is blank"),
+    ("tabs and line breaks", "\t\r\n" * 12, "is blank"),
+    ("lone high surrogate", "whsec_5f2b8c1e9a7d4036b1c2d3e4\ud800", "not valid text"),
+    ("short", "whsec_short", "has 11 bytes, fewer than 16"),
+    ("fifteen bytes", b"x" * 15, "has 15 bytes"),
+    ("API key", "rvpk_live_0123456789abcdef0123456789", "is an API key"),
+    ("API key as bytes", b"rvpk_test_0123456789abcdef0123456789", "is an API key"),
+    ("API key with a space", " rvpk_live_0123456789abcdef0123456789", "is an API key"),
+    ("line break at the end", LONG + "\n", "white space"),
+    ("space in front", " " + LONG, "white space"),
+    ("no-break space at the end", LONG + "\u00a0", "white space"),
+    ("bytes with a line break", LONG.encode() + b"\r\n", "white space"),
+    ("double quotes", f'"{LONG}"', "quotation marks"),
+    ("single quotes", f"'{LONG}'", "quotation marks"),
+    ("int", 12345678901234567890, "must be a str or bytes, not int"),
+    ("None", None, "must be a str or bytes, not NoneType"),
+    ("bytearray", bytearray(b"x" * 32), "must be a str or bytes, not bytearray"),
+    ("dict", {"secret": LONG}, "must be a str or bytes, not dict"),
+]
+
+
+@pytest.mark.parametrize(("value", "reason"), [row[1:] for row in REFUSED], ids=[row[0] for row in REFUSED])
+def test_what_cannot_be_a_secret_is_refused_without_being_shown(value: object, reason: str) -> None:
+    with pytest.raises(InvalidSecretError, match=reason) as caught:
+        Secret(cast("str", value), name="primary")
+    assert "'primary'" in str(caught.value)
+    shown = str(value).strip()
+    assert not (len(shown) >= 8 and shown in repr(caught.value))
+
+
+@pytest.mark.parametrize(
+    "value", ["a" * 24, b"b" * 24, "clé-secrète-漢字-0123456789abcdef", "a" * 500, b"\x00\xff" * 16]
+)
+def test_accepted(value: str | bytes) -> None:
+    expected = value.encode() if isinstance(value, str) else value
+    assert Secret(value).reveal() == expected
+
+
+def test_an_undecodable_environment_variable_comes_back_as_the_bytes_it_was() -> None:
+    raw = b"whsec_5f2b8c1e9a7d4036b1c2d3e4\xff\xfe"
+    assert Secret(raw.decode("utf-8", "surrogateescape")).reveal() == raw
+
+
+@pytest.mark.parametrize("length", [16, 23])
+def test_a_short_secret_warns(length: int) -> None:
+    with pytest.warns(UserWarning, match=f"'legacy' has {length} bytes; 24 or more are recommended"):
+        Secret("x" * length, name="legacy")
+
+
+def test_a_secret_shows_its_name_only() -> None:
+    secret = Secret(SECRET, name="2025-11")
+    holders: list[object] = [secret, Keyring([secret]), Tenant("acme", secret), Verifier(secret)]
+    assert [repr(holder) for holder in holders] == [
+        "Secret(name='2025-11')",
+        "Keyring('2025-11')",
+        "Tenant('acme', Keyring('2025-11'))",
+        "Verifier(Keyring('2025-11'), tolerance=300)",
+    ]
+    for holder in holders:
+        assert SECRET not in f"{holder} {holder!r} {holder!s}"
+
+
+@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize(
+    "holder",
+    [Secret(SECRET), Keyring([SECRET]), Tenant("acme", SECRET), Verifier(SECRET)],
+    ids=lambda holder: type(holder).__name__,
+)
+def test_nothing_that_holds_a_secret_can_be_pickled(holder: object, protocol: int) -> None:
+    with pytest.raises(TypeError, match=r"holds signing secrets and refuses to be pickled"):
+        pickle.dumps(holder, protocol)
+
+
+def test_a_copy_of_a_secret_is_the_secret() -> None:
+    secret = Secret(SECRET)
+    assert copy.copy(secret) is secret
+    assert copy.deepcopy({"ROOVET_WEBHOOK_SECRET": [secret]})["ROOVET_WEBHOOK_SECRET"][0] is secret
+
+
+def test_a_period_includes_its_beginning_and_not_its_end() -> None:
+    secret = Secret(SECRET, not_before=100, expires=200.5)
+    assert [secret.active(now) for now in (99.9, 100, 200.4, 200.5)] == [False, True, True, False]
+    assert Secret(SECRET).active(float("-inf"))
+
+
+def test_a_period_is_given_as_aware_datetimes_too() -> None:
+    begin = datetime.fromtimestamp(NOW, UTC)
+    secret = Secret(
+        SECRET, not_before=begin, expires=(begin + timedelta(days=1)).astimezone(timezone(timedelta(hours=9)))
+    )
+    assert (secret.not_before, secret.expires) == (NOW, NOW + 86_400)
+
+
+@pytest.mark.parametrize("moment", [datetime(2025, 11, 10), "2025-11-10"], ids=["naive", "text"])  # noqa: DTZ001 - the naive one is the case
+@pytest.mark.parametrize("what", ["not_before", "expires"])
+def test_a_moment_without_a_zone_is_refused(moment: datetime | str, what: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"{what} must be an aware datetime"):
+        Secret(SECRET, **cast("Any", {what: moment}))
+
+
+def test_texts_in_a_keyring_are_named_by_place() -> None:
+    keyring = Keyring([SECRET, Secret(OTHER_SECRET, name="old"), LONG.encode()])
+    assert [secret.name for secret in keyring] == ["secret-1", "old", "secret-3"]
+    assert len(keyring) == 3
+
+
+def test_an_empty_keyring_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="at least one signing secret"):
+        Keyring([])
+
+
+def test_two_secrets_of_one_name_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match="names of their own"):
+        Keyring([Secret(SECRET), Secret(OTHER_SECRET)])
+
+
+def test_a_bad_secret_in_a_list_is_named_by_place() -> None:
+    with pytest.raises(InvalidSecretError, match="'secret-2' is empty"):
+        Keyring([SECRET, ""])
+
+
+def test_a_text_is_not_taken_for_a_sequence_of_secrets() -> None:
+    assert len(as_keyring(SECRET)) == len(as_keyring(SECRET.encode())) == 1
+
+
+def test_what_names_secrets_becomes_a_keyring() -> None:
+    keyring = Keyring([SECRET])
+    secret = Secret(SECRET)
+    assert as_keyring(keyring) is keyring
+    assert list(as_keyring(secret)) == [secret]
+    assert [one.name for one in as_keyring((SECRET, OTHER_SECRET))] == ["secret-1", "secret-2"]
+    nonsense: Any = {"a": "set"}
+    with pytest.raises(InvalidSecretError, match="not dict"):
+        as_keyring(nonsense)
+
+
+def test_only_a_single_secret_without_a_period_is_the_only_one() -> None:
+    secret = Secret(SECRET)
+    assert Keyring([secret]).only() is secret
+    assert Keyring([secret, OTHER_SECRET]).only() is None
+    assert Keyring([Secret(SECRET, expires=1)]).only() is None
+
+
+def test_rotation_loses_no_delivery_and_says_which_secret_matched() -> None:
+    old = Secret(OTHER_SECRET, name="old", expires=NOW + 100)
+    new = Secret(SECRET, name="new", not_before=NOW)
+    keyring = Keyring([new, old])
+    raw = b"{}"
+
+    def matched(secret: str, moment: int) -> str:
+        return verify(raw, sign(raw, secret, timestamp=moment), keyring, now=moment).secret_name
+
+    assert matched(OTHER_SECRET, NOW - 1) == "old"
+    assert matched(SECRET, NOW) == "new"
+    assert matched(OTHER_SECRET, NOW + 99) == "old"
+    # The first active one signs.
+    assert sign(raw, keyring, timestamp=NOW - 1) == sign(raw, OTHER_SECRET, timestamp=NOW - 1)
+    assert sign(raw, keyring, timestamp=NOW) == sign(raw, SECRET, timestamp=NOW)
+
+
+@pytest.mark.parametrize("name", [7, None, "", b"acme"])
+def test_the_name_of_a_tenant_is_text(name: object) -> None:
+    with pytest.raises(ConfigurationError, match="tenant's name must be a non-empty str"):
+        Tenant(cast("str", name), SECRET)

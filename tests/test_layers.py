@@ -1,0 +1,113 @@
+"""The direction of imports: a module knows only what stands above it, and nothing goes in circles."""
+
+from __future__ import annotations
+
+import ast
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+import roovet_webhooks
+
+ROOT = Path(roovet_webhooks.__file__).parent
+
+# From the ground up. A row imports only rows above it, and within a row what stands further left.
+ROWS = [
+    ["errors", "keys", "messages"],
+    ["signature", "events", "retry", "telemetry"],
+    ["signing", "explain", "delivery", "routing"],
+    ["inbox"],
+    ["bridge", "admission"],
+    ["dispatch", "receiver"],
+    ["asgi", "wsgi", "flask", "django", "worker", "engines"],
+    ["operations", "testing", "cli", "sandbox", "console", "api"],
+]
+PLACE = {name: (row, column) for row, names in enumerate(ROWS) for column, name in enumerate(names)}
+FILES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_of(path): path for path in FILES}
+
+
+def checked_by_types_only(tree: ast.Module) -> set[ast.AST]:
+    blocks = [node for node in ast.walk(tree) if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
+    return {inner for block in blocks for statement in block.body for inner in ast.walk(statement)}
+
+
+def inside_functions(tree: ast.Module) -> set[ast.AST]:
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    return {inner for function in functions for inner in ast.walk(function)}
+
+
+def imports_of(path: Path, *, at_run_time_and_module_level: bool = False) -> set[str]:
+    """Return the modules of the package that a file imports, as dotted names below the package."""
+    tree = ast.parse(path.read_text("utf-8"))
+    left_out = checked_by_types_only(tree) | inside_functions(tree) if at_run_time_and_module_level else set()
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if node in left_out:
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name}: imports are absolute"
+            base = node.module or ""
+            # A name that is a module is that module; any other is taken from its module.
+            found |= {
+                f"{base}.{alias.name}" if f"{base}.{alias.name}".removeprefix("roovet_webhooks.") in MODULES else base
+                for alias in node.names
+                # The version is written in the face, where the build reads it; it is no name of the face.
+                if (base, alias.name) != ("roovet_webhooks", "__version__")
+            }
+    ours = {name for name in found if name.partition(".")[0] == "roovet_webhooks"}
+    return {name.removeprefix("roovet_webhooks").lstrip(".") for name in ours}
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_a_module_imports_only_what_stands_above_it(module: str) -> None:
+    own = module.partition(".")[0]
+    assert own in PLACE, f"{own} has no place in the layers: give it one"
+    for imported in imports_of(MODULES[module]):
+        assert imported, f"{module} imports the package's face"
+        other = imported.partition(".")[0]
+        if other != own:
+            assert PLACE[other] < PLACE[own], f"{module} imports {imported}, which stands below it or beside it"
+
+
+def test_no_circle_at_module_level() -> None:
+    graph = {name: imports_of(path, at_run_time_and_module_level=True) - {name, ""} for name, path in MODULES.items()}
+    order = list(TopologicalSorter(graph).static_order())
+    assert set(order) >= set(MODULES)
+
+
+def test_the_face_imports_nothing_until_it_is_asked() -> None:
+    assert imports_of(ROOT / "__init__.py", at_run_time_and_module_level=True) == set()
+
+
+def uses_cryptography(path: Path) -> bool:
+    tree = ast.parse(path.read_text("utf-8"))
+    nodes = set(ast.walk(tree)) - checked_by_types_only(tree)
+    return any(isinstance(node, ast.ImportFrom) and (node.module or "").startswith("cryptography") for node in nodes)
+
+
+def test_one_module_computes_macs() -> None:
+    assert {name for name, path in MODULES.items() if uses_cryptography(path)} == {"signing"}
+
+
+def test_the_checks_here_can_fail(tmp_path: Path) -> None:
+    sample = tmp_path / "sample.py"
+    sample.write_text(
+        "from typing import TYPE_CHECKING\n"
+        "from roovet_webhooks import telemetry, Event, __version__\n"
+        "import roovet_webhooks.keys\n"
+        "if TYPE_CHECKING:\n    from roovet_webhooks.receiver import WebhookReceiver\n"
+        "def late():\n    from roovet_webhooks.asgi import WebhookApp\n"
+    )
+    assert imports_of(sample) == {"telemetry", "", "keys", "receiver", "asgi"}
+    assert imports_of(sample, at_run_time_and_module_level=True) == {"telemetry", "", "keys"}
