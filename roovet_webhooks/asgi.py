@@ -17,12 +17,15 @@ from roovet_webhooks.errors import BodyAlreadyRead, ConfigurationError, Incomple
 from roovet_webhooks.messages import WebhookRequest, WebhookResponse, error_response
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 
-    from starlette.types import ASGIApp, ExceptionHandler, Receive, Scope, Send
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
     from roovet_webhooks.delivery import Delivery
     from roovet_webhooks.receiver import WebhookReceiver
+
+    # What FastAPI wants of a handler; Starlette wants less.
+    Handler = Callable[[Request, Any], Coroutine[Any, Any, Response]]
 
 R = TypeVar("R")
 
@@ -198,7 +201,7 @@ async def _answer(_request: Request, error: Exception) -> Response:
     return _starlette_response(cast("WebhookHTTPException", error).response)
 
 
-webhook_exception_handlers: Mapping[type[Exception], ExceptionHandler] = {WebhookHTTPException: _answer}
+webhook_exception_handlers: Mapping[int | type[Exception], Handler] = {WebhookHTTPException: _answer}
 """For ``FastAPI(exception_handlers={**webhook_exception_handlers})``: refusals in the vendor's error shape."""
 
 
@@ -262,7 +265,7 @@ async def _open(receiver: WebhookReceiver, request: Request) -> Delivery:
         bridge=_BRIDGE,
     )
     # The endpoint and what comes after it find the raw body where request.body() and request.json() look.
-    request._body = delivery.raw
+    vars(request)["_body"] = delivery.raw
     return delivery
 
 

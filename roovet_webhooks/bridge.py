@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import os
 import threading
 import time
 import types
@@ -265,6 +266,10 @@ class _LoopThread:
     """One event loop in one daemon thread, started at first use and once more in a forked child."""
 
     def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the loop; the next use starts another."""
         self._lock = threading.Lock()
         self._portal: BlockingPortal | None = None
         self._thread: threading.Thread | None = None
@@ -300,3 +305,6 @@ class _LoopThread:
 
 
 _LOOP = _LoopThread()
+if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows does not fork
+    # The child has neither the thread nor whoever held the lock.
+    os.register_at_fork(after_in_child=_LOOP.reset)

@@ -27,7 +27,8 @@ async def attempt(  # noqa: PLR0913 - the parts of an attempt; none has a defaul
     """Run a delivery's handlers, one after the other, and settle its claim in every case.
 
     Every handler runs, whatever another did: their successes are recorded one by one, and a retry runs only
-    those that have not succeeded. Only `DropDelivery` ends the round early.
+    those that have not succeeded. Only `DropDelivery` ends the round early; it does not undo that an earlier
+    handler failed or asked for a retry.
 
     Returns:
         How the delivery ended.
@@ -52,10 +53,10 @@ async def attempt(  # noqa: PLR0913 - the parts of an attempt; none has a defaul
         await bridge.wait(inbox, inbox.fail, claim, str(error), retry_in=wait)
         raise error
     later = later or RetryLater()
-    if later.retry_after is None:
-        later.retry_after = wait
-    await bridge.wait(inbox, inbox.release, claim, retry_in=later.retry_after)
-    raise later
+    after = wait if later.retry_after is None else later.retry_after
+    await bridge.wait(inbox, inbox.release, claim, retry_in=after)
+    # A new one: what the handler raised may be an object that it raises again.
+    raise RetryLater(after, str(later)) from None
 
 
 async def _run_all(
@@ -65,6 +66,7 @@ async def _run_all(
     matched = plan.match(delivery.event.event)
     failed: list[str] = []
     later: RetryLater | None = None
+    dropped = False
     for handler, decode in matched:
         if handler.name in claim.succeeded:
             continue
@@ -74,7 +76,8 @@ async def _run_all(
             await bridge.call(handler.function, *arguments)
         except DropDelivery as drop:
             telemetry.info("handler.dropped", handler=handler.name, reason=str(drop), **context(delivery))
-            return Outcome.DROPPED, [], None
+            dropped = True
+            break
         except RetryLater as error:
             telemetry.warning("handler.retry_later", handler=handler.name, reason=str(error), **context(delivery))
             later = _longer(later, error)
@@ -88,6 +91,8 @@ async def _run_all(
                 await bridge.wait(inbox, inbox.succeed, claim, handler.name)
     if failed or later:
         return None, failed, later
+    if dropped:
+        return Outcome.DROPPED, [], None
     return Outcome.HANDLED if matched else Outcome.IGNORED, [], None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from io import BytesIO
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar, cast, overload
 
 from roovet_webhooks.errors import BodyAlreadyRead, ConfigurationError, MissingExtraError, WebhookError
 from roovet_webhooks.messages import error_response
@@ -17,7 +17,7 @@ except ImportError as missing:
     raise MissingExtraError(message, extra="flask") from missing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Coroutine, Iterator
 
     from flask.blueprints import BlueprintSetupState
 
@@ -61,9 +61,18 @@ def webhook_blueprint(receiver: WebhookReceiver, *, path: str = "/webhooks/roove
     return blueprint
 
 
-def verified_webhook(
-    receiver: WebhookReceiver,
-) -> Callable[[Callable[Concatenate[Delivery, P], R]], Callable[P, R | Response]]:
+class Guard(Protocol):
+    """What `verified_webhook` returns: a decorator for a view, whose coroutine it runs to its end."""
+
+    @overload
+    def __call__(
+        self, view: Callable[Concatenate[Delivery, P], Coroutine[Any, Any, R]], /
+    ) -> Callable[P, R | Response]: ...
+    @overload
+    def __call__(self, view: Callable[Concatenate[Delivery, P], R], /) -> Callable[P, R | Response]: ...
+
+
+def verified_webhook(receiver: WebhookReceiver) -> Guard:
     """Decorate a view ``(delivery, …)``: it runs for verified deliveries only.
 
     Nothing is recorded and no handler runs. Give the route ``methods=["POST"]``.
@@ -87,7 +96,7 @@ def verified_webhook(
 
         return guarded
 
-    return decorate
+    return cast("Guard", decorate)
 
 
 def _request(path_params: dict[str, Any]) -> WebhookRequest:

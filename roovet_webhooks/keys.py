@@ -6,16 +6,20 @@ bytes of the text, as PHP's ``hash_hmac`` takes them (vendor document, "Webhooks
 
 from __future__ import annotations
 
+import functools
 import warnings
 from datetime import datetime
-from typing import TYPE_CHECKING, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, NoReturn, ParamSpec, TypeAlias, TypeVar
 
-from roovet_webhooks.errors import ConfigurationError, InvalidSecretError
+from roovet_webhooks.errors import ConfigurationError, InvalidSecretError, WebhookError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from cryptography.hazmat.primitives.hmac import HMAC
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 MINIMUM_SECRET_BYTES = 16
 RECOMMENDED_SECRET_BYTES = 24
@@ -39,6 +43,21 @@ class Unpicklable:
         raise TypeError(message)
 
 
+def forgets_secret(function: Callable[P, R]) -> Callable[P, R]:
+    """Decorate what takes a secret: when it raises, no frame of ours keeps the secret for a traceback to print."""
+
+    @functools.wraps(function)
+    def forgetting(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except (WebhookError, TypeError) as error:
+            raised = error.with_traceback(None)
+        del args, kwargs
+        raise raised from None
+
+    return forgetting
+
+
 class Secret(Unpicklable):
     """One signing secret, with a name that may be logged.
 
@@ -59,6 +78,7 @@ class Secret(Unpicklable):
 
     __slots__ = ("_value", "expires", "keyed", "name", "not_before")
 
+    @forgets_secret
     def __init__(
         self,
         value: str | bytes,
@@ -67,16 +87,12 @@ class Secret(Unpicklable):
         not_before: datetime | float | None = None,
         expires: datetime | float | None = None,
     ) -> None:
-        encoded = _encode(value)
-        fault = _fault(value, encoded)
-        if fault is None:
-            self._value = encoded
-        # A debugger, or a formatter that prints locals, must not find the secret in this frame.
-        del value, encoded
+        self.name = name
+        self._value = _encode(value)
+        fault = _fault(value, self._value)
         if fault is not None:
             message = f"the signing secret {name!r} {fault}"
             raise InvalidSecretError(message)
-        self.name = name
         self.not_before = _seconds(not_before, "not_before")
         self.expires = _seconds(expires, "expires")
         # The MAC object that signing.py keys once and copies for each delivery.
@@ -175,12 +191,13 @@ class Keyring(Unpicklable):
 
     __slots__ = ("_timeless", "secrets")
 
+    @forgets_secret
     def __init__(self, secrets: Iterable[str | bytes | Secret]) -> None:
-        self.secrets: tuple[Secret, ...] = tuple(
+        self.secrets: tuple[Secret, ...] = ()
+        self.secrets = tuple(
             secret if isinstance(secret, Secret) else Secret(secret, name=f"secret-{place}")
             for place, secret in enumerate(secrets, start=1)
         )
-        del secrets
         names = [secret.name for secret in self.secrets]
         if not names:
             message = "a keyring needs at least one signing secret"
@@ -250,6 +267,7 @@ class Tenant(Unpicklable):
 
     __slots__ = ("keyring", "name")
 
+    @forgets_secret
     def __init__(self, name: str, secret: SecretLike) -> None:
         if not isinstance(name, str) or not name:
             message = f"a tenant's name must be a non-empty str, not {type(name).__name__}; str(…) makes one of a key"

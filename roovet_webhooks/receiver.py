@@ -29,7 +29,7 @@ from roovet_webhooks.errors import (
 from roovet_webhooks.events import parse_envelope
 from roovet_webhooks.inbox.memory import MemoryInbox
 from roovet_webhooks.inbox.protocol import Inbox, Outcome, Verdict
-from roovet_webhooks.keys import SecretLike, Tenant
+from roovet_webhooks.keys import SecretLike, Tenant, forgets_secret
 from roovet_webhooks.messages import (
     DROPPED,
     DUPLICATE,
@@ -93,6 +93,7 @@ class WebhookReceiver(Router):
         ...     print("fulfil", event.id)
     """
 
+    @forgets_secret
     def __init__(  # noqa: PLR0913 - the options of a receiver, all but one by keyword
         self,
         secret: SecretLike | Resolver | None = None,
@@ -224,7 +225,11 @@ class WebhookReceiver(Router):
         if self._plan is not None:
             return
         for module in self._modules:
-            importlib.import_module(module)
+            try:
+                importlib.import_module(module)
+            except ImportError as error:
+                message = f"handlers={module!r} cannot be imported: {error}"
+                raise ConfigurationError(message) from error
         if not self.plan():
             message = (
                 f"the receiver {self.endpoint!r} has no handler, so every delivery would be lost: register one, or "

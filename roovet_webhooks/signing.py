@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.hmac import HMAC
 
 from roovet_webhooks.errors import ConfigurationError, MalformedSignature, SignatureMismatch
-from roovet_webhooks.keys import Secret, SecretLike, as_keyring
+from roovet_webhooks.keys import Secret, SecretLike, as_keyring, forgets_secret
 from roovet_webhooks.signature import (
     SIGNATURE_HEADER,
     TIMESTAMP_HEADER,
@@ -120,6 +120,7 @@ class Verifier:
 
     __slots__ = ("_only", "accept_truncated", "keyring", "tolerance")
 
+    @forgets_secret
     def __init__(
         self, secret: SecretLike, *, tolerance: float = DEFAULT_TOLERANCE, accept_truncated: bool = False
     ) -> None:
@@ -192,7 +193,8 @@ class Verifier:
 
     def __repr__(self) -> str:
         """Show the names of the secrets, and nothing else of them."""
-        return f"Verifier({self.keyring!r}, tolerance={self.tolerance:g})"
+        # A crash report may print a verifier that could not be made.
+        return f"Verifier({getattr(self, 'keyring', None)!r}, tolerance={getattr(self, 'tolerance', None)})"
 
 
 class Signer:
@@ -204,6 +206,7 @@ class Signer:
 
     __slots__ = ("keyring",)
 
+    @forgets_secret
     def __init__(self, secret: SecretLike) -> None:
         self.keyring = as_keyring(secret)
 
@@ -246,7 +249,7 @@ class Signer:
 
     def __repr__(self) -> str:
         """Show the names of the secrets, and nothing else of them."""
-        return f"Signer({self.keyring!r})"
+        return f"Signer({getattr(self, 'keyring', None)!r})"
 
 
 def checked_tolerance(tolerance: float) -> float:
@@ -275,12 +278,21 @@ def _not_raw(raw: object) -> TypeError:
 
 
 @lru_cache(maxsize=64)
+@forgets_secret
 def _prepared(
     secret: SecretLike,
     tolerance: float,
     accept_truncated: bool,  # noqa: FBT001 - a cache key
 ) -> Verifier:
     return Verifier(secret, tolerance=tolerance, accept_truncated=accept_truncated)
+
+
+def _prepared_anew(
+    held: list[SecretLike],
+    tolerance: float,
+    accept_truncated: bool,  # noqa: FBT001 - as _prepared
+) -> Verifier:
+    return Verifier(held.pop(), tolerance=tolerance, accept_truncated=accept_truncated)
 
 
 def verify(  # noqa: PLR0913 - the public face; all but three are keyword options
@@ -319,15 +331,17 @@ def verify(  # noqa: PLR0913 - the public face; all but three are keyword option
         >>> verify(raw, header, "whsec_5f2b8c1e9a7d4036b1c2d3e4f5061728", now=1762782810)
         Verified(timestamp=1762782800, secret_name='default')
     """
+    # What is raised here must not have the secret among the variables of its traceback, refused or not.
     try:
         verifier = _prepared(secret, tolerance, accept_truncated)
-    except TypeError:
-        verifier = Verifier(secret, tolerance=tolerance, accept_truncated=accept_truncated)
-    # What raises below must not carry the secret in this frame's locals.
+    except (TypeError, ConfigurationError):  # a list cannot be a cache key; whatever else is wrong raises again
+        held, secret = [secret], ""
+        verifier = _prepared_anew(held, tolerance, accept_truncated)
     del secret
     return verifier.check(raw, signature, now, timestamp_header)
 
 
+@forgets_secret
 def sign(raw: bytes, secret: SecretLike, *, timestamp: int | None = None) -> str:
     """Return the ``X-Roovet-Signature`` for a body; see `Signer.sign` for arguments and errors.
 
@@ -335,9 +349,7 @@ def sign(raw: bytes, secret: SecretLike, *, timestamp: int | None = None) -> str
         >>> sign(b"{}", "whsec_5f2b8c1e9a7d4036b1c2d3e4f5061728", timestamp=1762782800)[:20]
         't=1762782800,v1=d74c'
     """
-    signer = Signer(secret)
-    del secret
-    return signer.sign(raw, timestamp=timestamp)
+    return Signer(secret).sign(raw, timestamp=timestamp)
 
 
 Headers: TypeAlias = Mapping[str, str] | Iterable[tuple[str | bytes, str | bytes]] | str | bytes | None
@@ -368,6 +380,7 @@ def construct_event(
 ) -> T: ...
 
 
+@forgets_secret
 def construct_event(  # noqa: PLR0913 - the public face; all but three are keyword options
     raw: bytes,
     headers: Headers,

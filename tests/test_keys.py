@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import pickle
+import traceback
 from datetime import UTC, datetime, timedelta, timezone
-from typing import Any, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from support import NOW, OTHER_SECRET, SECRET
@@ -15,12 +17,19 @@ from roovet_webhooks import (
     InvalidSecretError,
     Keyring,
     Secret,
+    Signer,
     Tenant,
     Verifier,
+    WebhookError,
+    WebhookReceiver,
+    construct_event,
     sign,
     verify,
 )
 from roovet_webhooks.keys import as_keyring
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 LONG = "whsec_" + "a" * 40
 
@@ -84,7 +93,7 @@ def test_a_secret_shows_its_name_only() -> None:
         "Secret(name='2025-11')",
         "Keyring('2025-11')",
         "Tenant('acme', Keyring('2025-11'))",
-        "Verifier(Keyring('2025-11'), tolerance=300)",
+        "Verifier(Keyring('2025-11'), tolerance=300.0)",
     ]
     for holder in holders:
         assert SECRET not in f"{holder} {holder!r} {holder!s}"
@@ -192,3 +201,31 @@ def test_rotation_loses_no_delivery_and_says_which_secret_matched() -> None:
 def test_the_name_of_a_tenant_is_text(name: object) -> None:
     with pytest.raises(ConfigurationError, match="tenant's name must be a non-empty str"):
         Tenant(cast("str", name), SECRET)
+
+
+TAKERS: dict[str, Callable[[str], object]] = {
+    "Secret": Secret,
+    "Keyring": lambda secret: Keyring([secret]),
+    "Tenant": lambda secret: Tenant("acme", secret),
+    "Verifier": Verifier,
+    "Signer": lambda secret: Signer([secret]),
+    "WebhookReceiver": WebhookReceiver,
+    "sign": lambda secret: sign(b"{}", secret),
+    "verify": lambda secret: verify(b"{}", "t=1,v1=2", secret),
+    "verify of several": lambda secret: verify(b"{}", "t=1,v1=2", [secret]),
+    "construct_event": lambda secret: construct_event(b"{}", "t=1,v1=2", secret),
+}
+
+
+@pytest.mark.parametrize("secret", ["rvpk_live_0123456789abcdef", SECRET], ids=["refused", "accepted"])
+@pytest.mark.parametrize("taker", TAKERS)
+def test_no_frame_of_ours_keeps_a_secret_for_a_traceback_to_print(taker: str, secret: str) -> None:
+    try:
+        TAKERS[taker](secret)
+    except WebhookError as error:
+        told = traceback.TracebackException.from_exception(error, capture_locals=True)
+        ours = [frame for frame in told.stack if "roovet_webhooks" in Path(frame.filename).parts]
+        assert ours
+        assert not [frame for frame in ours if secret in str(frame.locals)]
+    else:
+        assert secret == SECRET

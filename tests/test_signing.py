@@ -421,3 +421,11 @@ class TestConstructEvent:
 
         with pytest.raises(EventValidationError, match="missing required field"):
             construct_event(RAW, HEADER, SECRET, now=NOW, type=Amount)
+
+
+@pytest.mark.parametrize("digit", ["g", "G", "-", "é"])
+def test_a_digest_that_is_not_hex_is_malformed_however_it_looks(digit: str) -> None:
+    with pytest.raises(MalformedSignature):
+        verify(b"{}", f"t={NOW},v1={digit * 64}", SECRET, now=NOW)
+    with pytest.raises(MalformedSignature):
+        verify(b"{}", f"t={NOW},v1={digit + 'a' * 63}", SECRET, now=NOW)

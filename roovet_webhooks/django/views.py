@@ -16,6 +16,7 @@ from roovet_webhooks.bridge import AsyncBridge
 from roovet_webhooks.errors import BodyAlreadyRead, IncompleteBody, WebhookError
 from roovet_webhooks.messages import WebhookRequest, WebhookResponse, error_response
 from roovet_webhooks.receiver import SECRET_VARIABLE
+from roovet_webhooks.routing import innermost
 from roovet_webhooks.wsgi import CHUNK_BYTES, request_of
 
 if TYPE_CHECKING:
@@ -116,12 +117,18 @@ def verified_webhook(receiver: WebhookReceiver) -> Callable[[Callable[..., R]], 
             _keep(request, delivery)
             return await cast("Awaitable[object]", view(request, delivery, *args, **kwargs))
 
-        # asgiref's own test: it knows the views that Django marks as coroutines on Python 3.11.
-        asynchronous = iscoroutinefunction(view)  # pyright: ignore[reportDeprecated]
-        chosen: Any = async_guarded if asynchronous else guarded
+        chosen: Any = async_guarded if _is_async(view) else guarded
         return cast("Callable[..., R]", csrf_exempt(chosen))
 
     return decorate
+
+
+def _is_async(view: Callable[..., object]) -> bool:
+    # Of a class with async handlers, method_decorator passes on the `dispatch` of an instance, which is a plain
+    # function, and its result is awaited all the same.
+    instance = getattr(innermost(view), "__self__", None)
+    # asgiref's own test: it knows the views that Django marks as coroutines on Python 3.11.
+    return iscoroutinefunction(view) or getattr(instance, "view_is_async", False)  # pyright: ignore[reportDeprecated]
 
 
 def _mount(receiver: WebhookReceiver, *, dispatches: bool = True) -> None:
