@@ -153,14 +153,10 @@ async def _checked_lifespan(
     receiver: WebhookReceiver, app: ASGIApp, scope: Scope, receive: Receive, send: Send
 ) -> None:
     """Check the receiver once the application has started, and so has registered its handlers."""
-    started = False
 
     async def checking(message: Any) -> None:  # noqa: ANN401 - ASGI's own type
-        nonlocal started
-        if message["type"] == "lifespan.startup.complete" and not started:
-            started = True
-            if await _refused_to_start(receiver, send):
-                return
+        if message["type"] == "lifespan.startup.complete" and await _refused_to_start(receiver, send):
+            return
         await send(message)
 
     await app(scope, receive, checking)

@@ -6,7 +6,7 @@ No event ever holds a secret, a signature, a body or a header.
 
 Names: ``delivery.handled``, ``.ignored``, ``.dropped``, ``.duplicate``, ``.in_flight``, ``.retry_later``,
 ``.failed``, ``.rejected``; ``handler.failed``, ``.dropped``, ``.retry_later``; ``hook.failed``;
-``receiver.not_ready``, ``.error``.
+``receiver.not_ready``, ``.error``; ``log.failed``, where the application's own logging raised.
 """
 
 from __future__ import annotations
@@ -45,16 +45,25 @@ def _log() -> structlog.stdlib.BoundLogger:
     return _configured if structlog.is_configured() else _standard
 
 
+def _tell(level: str, event: str, fields: dict[str, object]) -> None:
+    try:
+        getattr(_log(), level)(event, **fields)
+    except Exception:
+        # A full disk or a processor that raises must not change what becomes of a delivery. The standard
+        # library's handlers never raise.
+        logging.getLogger(LOGGER_NAME).exception("log.failed event=%r", event)
+
+
 def info(event: str, /, **fields: object) -> None:
-    """Tell what went as it should."""
-    _log().info(event, **fields)
+    """Tell what went as it should. Like the others, it never raises."""
+    _tell("info", event, fields)
 
 
 def warning(event: str, /, **fields: object) -> None:
     """Tell what was refused, or will have to be done again."""
-    _log().warning(event, **fields)
+    _tell("warning", event, fields)
 
 
 def error(event: str, /, cause: BaseException | None = None, **fields: object) -> None:
     """Tell what the application has to mend; ``cause`` adds its traceback."""
-    _log().error(event, exc_info=cause, **fields)
+    _tell("error", event, fields if cause is None else {**fields, "exc_info": cause})

@@ -110,6 +110,23 @@ def test_each_end_of_a_delivery_is_told(configured: list[dict[str, Any]]) -> Non
     assert rejected["evidence"] == {"param": "event"}
 
 
+@pytest.mark.usefixtures("configured")
+def test_a_log_that_raises_changes_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    def full(_logger: object, _method: str, _event: object) -> str:
+        raise OSError(28, "No space left on device")
+
+    structlog.configure(processors=[full])
+    receiver = receiver_of()
+    request = request_of()
+    assert [receiver.receive(request).status for _ in range(2)] == [200, 200]
+    assert receiver.receive(request_of(b"{}")).status == 400
+    assert [record.getMessage() for record in caplog.records] == [
+        "log.failed event='delivery.handled'",
+        "log.failed event='delivery.duplicate'",
+        "log.failed event='delivery.rejected'",
+    ]
+
+
 def test_no_log_has_a_secret_a_signature_or_a_body(
     caplog: pytest.LogCaptureFixture, configured: list[dict[str, Any]]
 ) -> None:
