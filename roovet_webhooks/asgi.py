@@ -179,7 +179,7 @@ class WebhookHTTPException(HTTPException):
     """A refusal, as FastAPI and Starlette answer it; `webhook_exception_handlers` gives it the vendor's body."""
 
     def __init__(self, error: WebhookError) -> None:
-        self.response = error_response(error)
+        self.response: WebhookResponse = error_response(error)
         headers = {
             name.decode("latin-1"): value.decode("latin-1")
             for name, value in self.response.headers

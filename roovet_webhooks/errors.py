@@ -100,7 +100,7 @@ class ConfigurationError(WebhookError):
     type = "not_ready"
     public_message = "The receiver is not ready."
     retryable = True
-    retry_after = 60.0
+    retry_after: float | None = 60.0
 
 
 class InvalidSecretError(ConfigurationError):
@@ -253,7 +253,7 @@ class SignatureMismatch(VerificationError):
 
     def __init__(self, message: str, *, secrets_tried: Sequence[str] = ()) -> None:
         super().__init__(message)
-        self.secrets_tried = tuple(secrets_tried)
+        self.secrets_tried: tuple[str, ...] = tuple(secrets_tried)
 
 
 class UnknownTenant(VerificationError):
@@ -304,7 +304,7 @@ class TenantLookupFailed(WebhookError):
     type = "unavailable"
     public_message = "The receiver is temporarily unavailable."
     retryable = True
-    retry_after = 10.0
+    retry_after: float | None = 10.0
 
 
 class PayloadError(WebhookError):
@@ -329,7 +329,7 @@ class InvalidEnvelope(PayloadError):
 
     def __init__(self, message: str, *, param: str) -> None:
         super().__init__(message)
-        self.param = param
+        self.param: str | None = param
 
 
 class EventValidationError(WebhookError):
@@ -361,7 +361,7 @@ class HandlerFailed(WebhookError):
 
     def __init__(self, message: str, *, handlers: Sequence[str]) -> None:
         super().__init__(message)
-        self.handlers = tuple(handlers)
+        self.handlers: tuple[str, ...] = tuple(handlers)
 
 
 class InboxError(WebhookError):
@@ -372,7 +372,7 @@ class InboxError(WebhookError):
     type = "unavailable"
     public_message = "The receiver is temporarily unavailable."
     retryable = True
-    retry_after = 10.0
+    retry_after: float | None = 10.0
 
 
 class InboxUnavailable(InboxError):
@@ -393,7 +393,7 @@ class DeliveryInFlight(InboxError):
     code = "delivery_in_flight"
     type = "in_flight"
     public_message = "The same delivery is being handled."
-    retry_after = 2.0
+    retry_after: float | None = 2.0
 
 
 class LeaseLost(InboxError):

@@ -12,9 +12,9 @@ from roovet_webhooks.wsgi import request_of
 
 try:
     from flask import Blueprint, Request, Response, current_app, request
-except ImportError as missing:
+except ImportError as _missing:
     message = "Flask is not installed; run: pip install 'roovet-webhooks[flask]'"
-    raise MissingExtraError(message, extra="flask") from missing
+    raise MissingExtraError(message, extra="flask") from _missing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator

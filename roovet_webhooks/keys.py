@@ -87,14 +87,14 @@ class Secret(Unpicklable):
         not_before: datetime | float | None = None,
         expires: datetime | float | None = None,
     ) -> None:
-        self.name = name
+        self.name: str = name
         self._value = _encode(value)
         fault = _fault(value, self._value)
         if fault is not None:
             message = f"the signing secret {name!r} {fault}"
             raise InvalidSecretError(message)
-        self.not_before = _seconds(not_before, "not_before")
-        self.expires = _seconds(expires, "expires")
+        self.not_before: float | None = _seconds(not_before, "not_before")
+        self.expires: float | None = _seconds(expires, "expires")
         # The MAC object that signing.py keys once and copies for each delivery.
         self.keyed: HMAC | None = None
         if len(self._value) < RECOMMENDED_SECRET_BYTES:
@@ -272,8 +272,8 @@ class Tenant(Unpicklable):
         if not isinstance(name, str) or not name:
             message = f"a tenant's name must be a non-empty str, not {type(name).__name__}; str(…) makes one of a key"
             raise ConfigurationError(message)
-        self.name = name
-        self.keyring = as_keyring(secret)
+        self.name: str = name
+        self.keyring: Keyring = as_keyring(secret)
 
     def __repr__(self) -> str:
         """Show the tenant's name and the names of its secrets."""

@@ -48,13 +48,13 @@ class WebhookRequest:
         if isinstance(body, str):
             message = "body must be the raw bytes that arrived, not str: decoding may have changed what was signed"
             raise TypeError(message)
-        self.method = method
-        self.path = path
-        self.headers = headers
-        self.body = body
-        self.path_params = path_params or {}
-        self.native = native
-        self.needs_length = needs_length
+        self.method: str = method
+        self.path: str = path
+        self.headers: Sequence[tuple[bytes, bytes]] = headers
+        self.body: Body = body
+        self.path_params: Mapping[str, object] = path_params or {}
+        self.native: object = native
+        self.needs_length: bool = needs_length
 
     def header(self, name: str) -> str | None:
         """Return the value of a header, for a resolver of tenants.
@@ -86,9 +86,9 @@ class WebhookResponse:
     __slots__ = ("body", "headers", "status")
 
     def __init__(self, status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> None:
-        self.status = status
-        self.headers = headers
-        self.body = body
+        self.status: int = status
+        self.headers: Sequence[tuple[bytes, bytes]] = headers
+        self.body: bytes = body
 
     def __repr__(self) -> str:
         """Show status and body; the body is ours and holds nothing secret."""

@@ -59,9 +59,9 @@ class Handler:
     __slots__ = ("function", "name", "takes_delivery", "wants")
 
     def __init__(self, function: Function, name: str) -> None:
-        self.function = function
-        self.name = name
-        self.takes_delivery = _takes_delivery(function, name)
+        self.function: Function = function
+        self.name: str = name
+        self.takes_delivery: bool = _takes_delivery(function, name)
         self.wants: list[tuple[str, Decode, EventMeta | None]] = []
 
     def decoder_for(self, event_name: str) -> Decode | None:
@@ -382,11 +382,11 @@ class Plan:
             message = f"{fallbacks[0].name} and {fallbacks[1].name} are both the fallback; keep one"
             raise ConfigurationError(message)
         self.handlers = handlers
-        self.fallback = fallbacks[0] if fallbacks else None
+        self.fallback: Handler | None = fallbacks[0] if fallbacks else None
         self.error_hooks = error_hooks
         self.rejected_hooks = rejected_hooks
         # Event names come from a verified sender, but nothing bounds how many there are.
-        self.match = functools.lru_cache(maxsize=1024)(self._match)
+        self.match: Callable[[str], tuple[tuple[Handler, Decode], ...]] = functools.lru_cache(maxsize=1024)(self._match)
 
     def __bool__(self) -> bool:
         """Say whether there is any handler at all."""

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.hmac import HMAC
 
 from roovet_webhooks.errors import ConfigurationError, MalformedSignature, SignatureMismatch
-from roovet_webhooks.keys import Secret, SecretLike, as_keyring, forgets_secret
+from roovet_webhooks.keys import Keyring, Secret, SecretLike, as_keyring, forgets_secret
 from roovet_webhooks.signature import (
     SIGNATURE_HEADER,
     TIMESTAMP_HEADER,
@@ -126,10 +126,10 @@ class Verifier:
     ) -> None:
         keyring = as_keyring(secret)
         del secret
-        self.keyring = keyring
+        self.keyring: Keyring = keyring
         self._only = keyring.only()
-        self.tolerance = checked_tolerance(tolerance)
-        self.accept_truncated = accept_truncated
+        self.tolerance: float = checked_tolerance(tolerance)
+        self.accept_truncated: bool = accept_truncated
 
     def begin(self, signature: SignatureHeader, *, now: float) -> Verification:
         """Begin to verify a body that streams in, under the secrets active at ``now`` (Unix seconds)."""
@@ -208,7 +208,7 @@ class Signer:
 
     @forgets_secret
     def __init__(self, secret: SecretLike) -> None:
-        self.keyring = as_keyring(secret)
+        self.keyring: Keyring = as_keyring(secret)
 
     def sign(self, raw: bytes, *, timestamp: int | None = None) -> str:
         """Return the value of ``X-Roovet-Signature`` for a body.

@@ -6,8 +6,8 @@ from roovet_webhooks.errors import MissingExtraError
 
 try:
     from roovet_webhooks.django.views import dispatch_view, verified_webhook
-except ModuleNotFoundError as missing:
+except ModuleNotFoundError as _missing:
     message = "Django is not installed; run: pip install 'roovet-webhooks[django]'"
-    raise MissingExtraError(message, extra="django") from missing
+    raise MissingExtraError(message, extra="django") from _missing
 
 __all__ = ["dispatch_view", "verified_webhook"]

@@ -14,7 +14,8 @@ class RoovetWebhooksConfig(AppConfig):
 
     name = "roovet_webhooks.django"
     label = "roovet_webhooks"
-    verbose_name = "Roovet webhooks"
+    # Django allows a lazy translation here; ours is plain text.
+    verbose_name: str = "Roovet webhooks"  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def ready(self) -> None:
         """Register the system check, and import the handlers."""
