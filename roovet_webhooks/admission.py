@@ -24,8 +24,9 @@ _JSON = re.compile(rb'application/json[ \t]*(?:;[ \t]*charset=(?:utf-8|"utf-8")[
 _LENGTH = re.compile(rb"[0-9]{1,18}")
 
 _CONTENT_TYPE, _ENCODING, _LENGTH_NAME = b"content-type", b"content-encoding", b"content-length"
+_TRANSFER = b"transfer-encoding"
 _SIGNATURE, _TIMESTAMP = SIGNATURE_HEADER.lower().encode(), TIMESTAMP_HEADER.lower().encode()
-_LOOKED_AT = frozenset({_CONTENT_TYPE, _ENCODING, _LENGTH_NAME, _SIGNATURE, _TIMESTAMP})
+_LOOKED_AT = frozenset({_CONTENT_TYPE, _ENCODING, _LENGTH_NAME, _TRANSFER, _SIGNATURE, _TIMESTAMP})
 
 
 class Head(NamedTuple):
@@ -105,5 +106,9 @@ def _declared_length(found: dict[bytes, bytes], repeated: dict[bytes, list[bytes
     if _LENGTH_NAME in repeated or not _LENGTH.fullmatch(length):
         lengths = repeated.get(_LENGTH_NAME, [length])
         message = f"the Content-Length is malformed or ambiguous: {b', '.join(lengths)[:80]!r}"
+        raise LengthRequired(message)
+    if _TRANSFER in found:
+        # Servers go by either, and those that go by the chunks leave a length that says nothing (RFC 9112, 6.1).
+        message = "there are both a Content-Length and a Transfer-Encoding, so that the length is ambiguous"
         raise LengthRequired(message)
     return int(length)

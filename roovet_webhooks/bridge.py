@@ -85,6 +85,20 @@ def _is_async(function: Callable[..., object]) -> bool:
 _known_async = functools.lru_cache(maxsize=512)(_is_async)
 
 
+def _plain(function: Callable[..., object], *arguments: object) -> object:
+    """Call a function in a thread whose future takes any exception but one."""
+    try:
+        return function(*arguments)
+    except StopIteration as error:
+        # asyncio cannot carry it out of the thread: whoever waits would wait for ever.
+        message = "the function raised StopIteration"
+        raise RuntimeError(message) from error
+
+
+def _cancelled_itself() -> RuntimeError:
+    return RuntimeError("the function ended in a cancellation of its own making")
+
+
 async def _awaited(value: Awaitable[object]) -> object:
     return await value
 
@@ -113,7 +127,10 @@ class SyncBridge:
         """Call a function; a coroutine runs on the long-lived loop while this thread waits."""
         if is_async(function):
             return _LOOP.run(function, *arguments)
-        result = function(*arguments)
+        try:
+            result = function(*arguments)
+        except asyncio.CancelledError as error:
+            raise _cancelled_itself() from error
         return _LOOP.run(_awaited, result) if inspect.isawaitable(result) else result
 
     async def wait(
@@ -158,17 +175,14 @@ class AsyncBridge:
 
     async def call(self, function: Callable[..., object], *arguments: object) -> object:
         """Call a function: a coroutine here, anything else in a thread."""
-        result = function(*arguments) if is_async(function) else await self._in_thread(function, *arguments)
-        if not inspect.isawaitable(result):
-            return result
         try:
-            return await result
+            result = function(*arguments) if is_async(function) else await self._in_thread(_plain, function, *arguments)
+            return await result if inspect.isawaitable(result) else result
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            message = "the function ended in a cancellation of its own making"
-            raise RuntimeError(message) from error
+            raise _cancelled_itself() from error
 
     async def wait(self, inbox: Inbox, operation: Callable[P, Answer[T]], *arguments: P.args, **options: P.kwargs) -> T:
         """Carry out an operation of the inbox without blocking the loop."""
@@ -262,6 +276,18 @@ def body_timeout(seconds: float) -> BodyTimeout:
     return BodyTimeout(message, timeout=seconds)
 
 
+async def _outcome(
+    function: Callable[..., Awaitable[object]], *arguments: object
+) -> tuple[object, BaseException | None]:
+    """Return what a coroutine function raises, so that its SystemExit does not end the loop under all the others."""
+    try:
+        return await function(*arguments), None
+    except asyncio.CancelledError:
+        raise
+    except BaseException as error:  # noqa: BLE001 - raised again in the thread that asked
+        return None, error
+
+
 class _LoopThread:
     """One event loop in one daemon thread, started at first use and once more in a forked child."""
 
@@ -283,20 +309,30 @@ class _LoopThread:
                 "use receive_async there"
             )
             raise RuntimeError(message)
-        return portal.call(cast("Callable[..., Awaitable[object]]", function), *arguments)
+        result, error = portal.call(_outcome, cast("Callable[..., Awaitable[object]]", function), *arguments)
+        if error is not None:
+            raise error
+        return result
 
     def _started(self) -> BlockingPortal:
         with self._lock:
             if self._portal is None or self._thread is None or not self._thread.is_alive():
                 ready: Future[BlockingPortal] = Future()
                 self._thread = threading.Thread(
-                    target=asyncio.run, args=(self._serve(ready),), name="roovet-webhooks-loop", daemon=True
+                    target=self._serve, args=(ready,), name="roovet-webhooks-loop", daemon=True
                 )
                 self._thread.start()
                 self._portal = ready.result()
             return self._portal
 
-    async def _serve(self, ready: Future[BlockingPortal]) -> None:
+    def _serve(self, ready: Future[BlockingPortal]) -> None:
+        try:
+            asyncio.run(self._open_portal(ready))
+        except Exception as error:  # noqa: BLE001 - passed on to whoever waits for the loop
+            # There is none where no more files may be opened, for one.
+            ready.set_exception(error)
+
+    async def _open_portal(self, ready: Future[BlockingPortal]) -> None:
         from anyio.from_thread import BlockingPortal  # noqa: PLC0415 - nothing else needs it
 
         async with BlockingPortal() as portal:

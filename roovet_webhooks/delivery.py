@@ -92,6 +92,10 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
 
     __str__ = __repr__
 
+    def __rich_repr__(self) -> list[tuple[str, object]]:
+        """Show the same where rich prints variables: msgspec's own shows every field, the body too."""
+        return [("id", self.id), ("event", self.event.event), ("resource", self.event.id), ("attempt", self.attempt)]
+
 
 def make_delivery(  # noqa: PLR0913 - what a receiver knows when a delivery is verified
     raw: bytes,

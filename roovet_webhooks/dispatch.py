@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from roovet_webhooks import telemetry
@@ -101,6 +102,16 @@ def _from_handler(traceback: TracebackType | None) -> TracebackType | None:
     while traceback is not None and traceback.tb_frame.f_globals.get("__name__", "").startswith(_OURS):
         traceback = traceback.tb_next
     return traceback
+
+
+def forget_variables(error: Exception) -> None:
+    """Empty our own frames of a fault that is not a handler's: they show where it was, but no body or signature."""
+    traceback = error.__traceback__
+    while traceback is not None:
+        if traceback.tb_frame.f_globals.get("__name__", "").startswith(_OURS):
+            with suppress(RuntimeError):  # it runs still
+                traceback.tb_frame.clear()
+        traceback = traceback.tb_next
 
 
 def _longer(one: RetryLater | None, other: RetryLater) -> RetryLater:

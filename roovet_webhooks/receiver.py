@@ -14,7 +14,7 @@ from roovet_webhooks import telemetry
 from roovet_webhooks.admission import Head, admit
 from roovet_webhooks.bridge import AsyncBridge, Bridge, SyncBridge, run
 from roovet_webhooks.delivery import DEFAULT_TENANT, Dedupe, Delivery, make_delivery
-from roovet_webhooks.dispatch import attempt, call_hooks, context
+from roovet_webhooks.dispatch import attempt, call_hooks, context, forget_variables
 from roovet_webhooks.errors import (
     BodyAlreadyRead,
     ConfigurationError,
@@ -284,6 +284,7 @@ class WebhookReceiver(Router):
             await self._tell(error, request, bridge)
             return error_response(error)
         except Exception as error:  # noqa: BLE001 - a fault of ours must not show a stranger a debug page
+            forget_variables(error)
             telemetry.error("receiver.error", error, endpoint=self.endpoint)
             return error_response(WebhookError())
 
@@ -398,6 +399,9 @@ class _Intake:
         self._rest: bytearray | None = None
 
     def take(self, chunk: bytes) -> None:
+        if type(chunk) is not bytes:
+            # A buffer that is filled again would change after the MAC has seen it.
+            chunk = bytes(memoryview(chunk))
         if len(self) + len(chunk) > self._limit:
             message = f"the body exceeds {self._limit} bytes"
             raise PayloadTooLarge(message, limit=self._limit)

@@ -38,6 +38,7 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
     def delay(self, attempt: int) -> float:
         """Return the seconds to wait after the given attempt, counted from 1."""
-        # Beyond 64 doublings the float would overflow; any factor above 1 has reached ``most`` by then, or
-        # is so close to 1 that the difference is nothing.
-        return min(self.most, self.first * self.factor ** min(max(attempt, 1) - 1, 64))
+        try:
+            return min(self.most, self.first * self.factor ** (max(attempt, 1) - 1))
+        except OverflowError:
+            return self.most

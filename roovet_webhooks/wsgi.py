@@ -31,7 +31,7 @@ def request_of(
         native: The framework's own request.
     """
     headers = [
-        (name[5:].replace("_", "-").encode("latin-1"), value.encode("latin-1", "replace"))
+        (name[5:].replace("_", "-").encode("latin-1", "replace"), value.encode("latin-1", "replace"))
         for name, value in environ.items()
         if name.startswith("HTTP_")
     ]
