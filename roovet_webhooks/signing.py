@@ -14,13 +14,13 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from hmac import compare_digest
 from time import time
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar, cast, overload
 
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.hmac import HMAC
 
 from roovet_webhooks.errors import ConfigurationError, MalformedSignature, SignatureMismatch
-from roovet_webhooks.keys import Keyring, Secret, SecretLike, as_keyring, forgets_secret
+from roovet_webhooks.keys import Keyring, Secret, SecretLike, Unpicklable, as_keyring, forgets_secret
 from roovet_webhooks.signature import (
     SIGNATURE_HEADER,
     TIMESTAMP_HEADER,
@@ -30,7 +30,7 @@ from roovet_webhooks.signature import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from roovet_webhooks.events import Event
 
@@ -51,6 +51,10 @@ class Verified(NamedTuple):
 
     timestamp: int
     secret_name: str
+
+
+# Verified(…), at a third of its cost.
+_verified = cast("Callable[[type[Verified], tuple[int, str]], Verified]", cast("Any", tuple).__new__)
 
 
 def _keyed(secret: Secret) -> HMAC:
@@ -105,7 +109,7 @@ def _mismatch(secrets: Sequence[Secret]) -> SignatureMismatch:
     return SignatureMismatch(message, secrets_tried=tried)
 
 
-class Verifier:
+class Verifier(Unpicklable):
     """`verify`, prepared once for many deliveries. Safe to share between threads.
 
     Args:
@@ -118,7 +122,7 @@ class Verifier:
         ConfigurationError: There is no secret, or the tolerance is not a number of seconds.
     """
 
-    __slots__ = ("_only", "accept_truncated", "keyring", "tolerance")
+    __slots__ = ("_keyed", "accept_truncated", "keyring", "tolerance")
 
     @forgets_secret
     def __init__(
@@ -127,7 +131,8 @@ class Verifier:
         keyring = as_keyring(secret)
         del secret
         self.keyring: Keyring = keyring
-        self._only = keyring.only()
+        only = keyring.only()
+        self._keyed = None if only is None else _keyed(only)
         self.tolerance: float = checked_tolerance(tolerance)
         self.accept_truncated: bool = accept_truncated
 
@@ -163,12 +168,14 @@ class Verifier:
             raise _not_raw(raw)
         if now is None:
             now = time()
-        if isinstance(signature, str):
-            signature = signature.encode("utf-8", "surrogatepass")
         tolerance = self.tolerance
-        only = self._only
-        documented = _DOCUMENTED(signature or b"")
-        if documented is not None and only is not None and timestamp_header is None:
+        keyed = self._keyed
+        documented = None
+        if keyed is not None and signature and timestamp_header is None:
+            # What Latin-1 cannot write becomes a "?", which is no digit: it goes the long way and is refused.
+            header = signature.encode("latin-1", "replace") if isinstance(signature, str) else signature
+            documented = _DOCUMENTED(header)
+        if keyed is not None and documented is not None:
             literal, digits = documented.groups()
             timestamp = int(literal)
             # islower and unhexlify cost a third of a character class in the expression. Digits without a
@@ -178,16 +185,15 @@ class Verifier:
             except ValueError:
                 digest = None
             if digest is not None and -tolerance <= timestamp - now <= tolerance:
-                mac = (only.keyed or _keyed(only)).copy()
+                mac = keyed.copy()
                 mac.update(literal + b".")
                 mac.update(raw)
                 if compare_digest(mac.finalize(), digest):
-                    # Verified(…), at a third of its cost.
-                    return tuple.__new__(Verified, (timestamp, only.name))  # pyright: ignore[reportUnknownMemberType]
-                raise _mismatch([only])
-        header = parse_signature(signature, accept_truncated=self.accept_truncated)
-        check_timestamp(header, now, tolerance, timestamp_header)
-        verification = self.begin(header, now=now)
+                    return _verified(Verified, (timestamp, self.keyring.secrets[0].name))
+                raise _mismatch(self.keyring.secrets)
+        parsed = parse_signature(signature, accept_truncated=self.accept_truncated)
+        check_timestamp(parsed, now, tolerance, timestamp_header)
+        verification = self.begin(parsed, now=now)
         verification.update(raw)
         return verification.finish()
 
@@ -197,7 +203,7 @@ class Verifier:
         return f"Verifier({getattr(self, 'keyring', None)!r}, tolerance={getattr(self, 'tolerance', None)})"
 
 
-class Signer:
+class Signer(Unpicklable):
     """`sign`, prepared once: what a test, a sandbox or Roovet itself does.
 
     Args:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from io import StringIO
