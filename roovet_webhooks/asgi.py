@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
     from roovet_webhooks.delivery import Delivery
+    from roovet_webhooks.messages import Body
     from roovet_webhooks.receiver import WebhookReceiver
 
     # What FastAPI wants of a handler; Starlette wants less.
@@ -100,9 +101,15 @@ def _route_path(scope: Scope) -> str:
     return path[len(root) :] if root and path.startswith(root + "/") else path
 
 
-def _request(scope: Scope, receive: Receive) -> WebhookRequest:
+def _request(scope: Scope, body: Body, native: object) -> WebhookRequest:
     return WebhookRequest(
-        scope["method"], scope["path"], scope["headers"], _Body(receive), scope.get("path_params"), native=scope
+        scope["method"],
+        scope["path"],
+        scope["headers"],
+        body,
+        scope.get("path_params"),
+        native=native,
+        http_version=scope.get("http_version", "1.1"),
     )
 
 
@@ -134,7 +141,7 @@ def _disconnected() -> IncompleteBody:
 
 
 async def _answer_http(receiver: WebhookReceiver, scope: Scope, receive: Receive, send: Send) -> None:
-    response = await receiver.receive_async(_request(scope, receive), bridge=_BRIDGE)
+    response = await receiver.receive_async(_request(scope, _Body(receive), scope), bridge=_BRIDGE)
     await send({"type": "http.response.start", "status": response.status, "headers": response.headers})
     await send({"type": "http.response.body", "body": response.body})
 
@@ -253,13 +260,7 @@ async def _open(receiver: WebhookReceiver, request: Request) -> Delivery:
     # A raw copy that the application has made is as good as the stream.
     cached: bytes | None = getattr(request, "_body", None)
     body = _stream(request) if cached is None else cached
-    scope = request.scope
-    delivery = await receiver.open_async(
-        WebhookRequest(
-            scope["method"], scope["path"], scope["headers"], body, scope.get("path_params"), native=request
-        ),
-        bridge=_BRIDGE,
-    )
+    delivery = await receiver.open_async(_request(request.scope, body, request), bridge=_BRIDGE)
     # The endpoint and what comes after it find the raw body where request.body() and request.json() look.
     vars(request)["_body"] = delivery.raw
     return delivery

@@ -110,12 +110,16 @@ def make_delivery(  # noqa: PLR0913 - what a receiver knows when a delivery is v
     """Put together what verification, parsing and the receiver know.
 
     Raises:
-        ConfigurationError: ``dedupe`` returned something that is no text and no bytes.
+        ConfigurationError: ``dedupe`` raised, or returned something that is no text and no bytes.
     """
     if dedupe is None:
         identity = Identity(endpoint, tenant, event.ts, sha256(raw).digest())
     else:
-        key = dedupe(event)
+        try:
+            key = dedupe(event)
+        except Exception as error:
+            message = f"dedupe raised {type(error).__name__} for {event.event!r}"
+            raise ConfigurationError(message) from error
         if isinstance(key, str):
             key = key.encode("utf-8", "surrogatepass")
         if not isinstance(key, bytes) or not key:  # pyright: ignore[reportUnnecessaryIsInstance] - the user's function

@@ -11,7 +11,6 @@ from roovet_webhooks.inbox.protocol import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from types import TracebackType
 
     from roovet_webhooks.bridge import Bridge
     from roovet_webhooks.delivery import Delivery
@@ -84,7 +83,7 @@ async def _run_all(
             later = _longer(later, error)
         except Exception as error:  # noqa: BLE001 - whatever a handler raises is its failure
             failed.append(handler.name)
-            error.__traceback__ = _from_handler(error.__traceback__)
+            begin_with_users_code(error)
             telemetry.error("handler.failed", error, handler=handler.name, **context(delivery))
             await call_hooks(plan.error_hooks, bridge, error, delivery)
         else:
@@ -97,11 +96,12 @@ async def _run_all(
     return Outcome.HANDLED if matched else Outcome.IGNORED, [], None
 
 
-def _from_handler(traceback: TracebackType | None) -> TracebackType | None:
-    """Leave out our own frames, whose variables hold the body: a log may print variables."""
+def begin_with_users_code(error: BaseException) -> None:
+    """Leave our own frames out of a traceback, whose variables hold the body: a log may print variables."""
+    traceback = error.__traceback__
     while traceback is not None and traceback.tb_frame.f_globals.get("__name__", "").startswith(_OURS):
         traceback = traceback.tb_next
-    return traceback
+    error.__traceback__ = traceback
 
 
 def forget_variables(error: Exception) -> None:

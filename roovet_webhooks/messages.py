@@ -26,13 +26,14 @@ class WebhookRequest:
         body: The raw body: bytes, or chunks to be read once, sync or async.
         path_params: What the framework's route captured, for a resolver of tenants.
         native: The framework's own request, for a resolver of tenants; not used here.
+        http_version: ``1.0``, ``1.1`` or ``2``.
         needs_length: The body ends by Content-Length alone; without a valid one it cannot be read (411).
 
     Raises:
         TypeError: The body is a str.
     """
 
-    __slots__ = ("body", "headers", "method", "native", "needs_length", "path", "path_params")
+    __slots__ = ("body", "headers", "http_version", "method", "native", "needs_length", "path", "path_params")
 
     def __init__(  # noqa: PLR0913 - a request has this many parts
         self,
@@ -43,6 +44,7 @@ class WebhookRequest:
         path_params: Mapping[str, object] | None = None,
         *,
         native: object = None,
+        http_version: str = "1.1",
         needs_length: bool = False,
     ) -> None:
         if isinstance(body, str):
@@ -54,6 +56,7 @@ class WebhookRequest:
         self.body: Body = body
         self.path_params: Mapping[str, object] = path_params or {}
         self.native: object = native
+        self.http_version: str = http_version
         self.needs_length: bool = needs_length
 
     def header(self, name: str) -> str | None:

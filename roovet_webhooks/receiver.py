@@ -11,16 +11,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, cast
 
 from roovet_webhooks import telemetry
-from roovet_webhooks.admission import Head, admit
+from roovet_webhooks.admission import admit
 from roovet_webhooks.bridge import AsyncBridge, Bridge, SyncBridge, run
 from roovet_webhooks.delivery import DEFAULT_TENANT, Dedupe, Delivery, make_delivery
-from roovet_webhooks.dispatch import attempt, call_hooks, context, forget_variables
+from roovet_webhooks.dispatch import attempt, begin_with_users_code, call_hooks, context, forget_variables
 from roovet_webhooks.errors import (
-    BodyAlreadyRead,
     ConfigurationError,
     DeliveryInFlight,
-    IncompleteBody,
-    PayloadTooLarge,
     RetryLater,
     TenantLookupFailed,
     UnknownTenant,
@@ -29,6 +26,7 @@ from roovet_webhooks.errors import (
 from roovet_webhooks.events import parse_envelope
 from roovet_webhooks.inbox.memory import MemoryInbox
 from roovet_webhooks.inbox.protocol import Inbox, Outcome, Verdict
+from roovet_webhooks.intake import Intake
 from roovet_webhooks.keys import SecretLike, Tenant, forgets_secret
 from roovet_webhooks.messages import (
     DROPPED,
@@ -42,7 +40,7 @@ from roovet_webhooks.messages import (
 from roovet_webhooks.retry import RetryPolicy
 from roovet_webhooks.routing import Plan, Router
 from roovet_webhooks.signature import check_timestamp, parse_signature
-from roovet_webhooks.signing import DEFAULT_TOLERANCE, Verification, Verifier, checked_tolerance
+from roovet_webhooks.signing import DEFAULT_TOLERANCE, Verifier, checked_tolerance
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Generator, Sequence
@@ -301,9 +299,9 @@ class WebhookReceiver(Router):
         signature = parse_signature(head.signature, accept_truncated=self._accept_truncated)
         check_timestamp(signature, now, self._tolerance, head.timestamp)
         tenant, verifier = await self._tenant(request, bridge)
-        intake = _Intake(verifier.begin(signature, now=now), self._max_body_bytes)
+        intake = Intake(verifier.begin(signature, now=now), self._max_body_bytes)
         await bridge.read(request.body, intake.take, self._body_timeout)
-        raw = intake.body(head)
+        raw = intake.body(request, head.length)
         proof = intake.verification.finish()
         return make_delivery(
             raw,
@@ -349,6 +347,8 @@ class WebhookReceiver(Router):
         if error.status < 500:  # noqa: PLR2004 - a client error
             telemetry.warning("delivery.rejected", **told)
         else:
+            if error.__cause__ is not None:
+                begin_with_users_code(error.__cause__)
             telemetry.error("receiver.not_ready", error.__cause__, **told)
         hooks = self.rejected_hooks() if self._plan is None else self._plan.rejected_hooks
         await call_hooks(hooks, bridge, error, request)
@@ -385,50 +385,6 @@ class WebhookReceiver(Router):
     def __repr__(self) -> str:
         """Show which receiver it is."""
         return f"WebhookReceiver(endpoint={self.endpoint!r})"
-
-
-class _Intake:
-    """Counts a body as it comes in and feeds it to the MAC; holds no more of it than the cap."""
-
-    __slots__ = ("_first", "_limit", "_rest", "verification")
-
-    def __init__(self, verification: Verification, limit: int) -> None:
-        self.verification = verification
-        self._limit = limit
-        self._first = b""
-        self._rest: bytearray | None = None
-
-    def take(self, chunk: bytes) -> None:
-        if type(chunk) is not bytes:
-            # A buffer that is filled again would change after the MAC has seen it.
-            chunk = bytes(memoryview(chunk))
-        if len(self) + len(chunk) > self._limit:
-            message = f"the body exceeds {self._limit} bytes"
-            raise PayloadTooLarge(message, limit=self._limit)
-        self.verification.update(chunk)
-        if not self._first:
-            self._first = chunk
-        elif self._rest is None:
-            # A bytearray, not a list: a body of one-byte chunks costs its own size, not fifty times it.
-            self._rest = bytearray(chunk)
-        else:
-            self._rest += chunk
-
-    def __len__(self) -> int:
-        return len(self._first) + (len(self._rest) if self._rest is not None else 0)
-
-    def body(self, head: Head) -> bytes:
-        received = len(self)
-        if head.length is not None and received < head.length:
-            if received == 0:
-                message = (
-                    f"{head.length} bytes were declared and none are left to read: a middleware or a view has "
-                    "consumed the body; let the receiver read it first, or keep a raw copy (get_data, body())"
-                )
-                raise BodyAlreadyRead(message)
-            message = f"the body ended after {received} of {head.length} bytes"
-            raise IncompleteBody(message, received=received, declared=head.length)
-        return self._first if self._rest is None else self._first + self._rest
 
 
 def _secret_of_environment() -> SecretLike | None:

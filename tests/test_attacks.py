@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.traceback import Traceback
 from support import SECRET, clock, headers_of, payload, request_of
 
-from roovet_webhooks import Delivery, Event, RetryPolicy, WebhookReceiver, WebhookRequest
+from roovet_webhooks import Delivery, DropDelivery, Event, RetryPolicy, WebhookReceiver, WebhookRequest
 from roovet_webhooks.bridge import AsyncBridge, _LoopThread
 from roovet_webhooks.wsgi import request_of as wsgi_request_of
 
@@ -53,6 +53,36 @@ def ignore(_event: Event) -> None:
 def test_a_length_beside_a_transfer_encoding_is_refused_and_is_no_fault_of_ours(body: object) -> None:
     lengths = ((b"content-length", b"100"), (b"transfer-encoding", b"chunked"))
     assert receiver_of(ignore).receive(signed(b"", body, *lengths)).status == 411
+
+
+@pytest.mark.parametrize(
+    ("version", "more"),
+    [("2", ()), ("1.1", ((b"Upgrade", b"h2c"),)), ("1.1", ((b"upgrade", b"h2c"), (b"upgrade", b"websocket")))],
+)
+def test_a_body_that_a_server_may_have_lost_is_no_fault_of_the_application(
+    version: str, more: tuple[tuple[bytes, bytes], ...]
+) -> None:
+    request = signed(b"", b"", (b"content-length", b"100"), *more)
+    request.http_version = version
+    assert receiver_of(ignore).receive(request).status == 400
+
+
+def test_a_body_that_only_the_application_can_have_consumed_is() -> None:
+    assert receiver_of(ignore).receive(signed(b"", b"", (b"content-length", b"100"))).status == 500
+
+
+def test_a_dedupe_that_raises_answers_503_and_keeps_nothing() -> None:
+    def dedupe(_event: Event) -> str:
+        if failing:
+            raise DropDelivery
+        return "key"
+
+    failing = [True]
+    receiver = receiver_of(ignore, dedupe=dedupe)
+    raw = payload()
+    assert receiver.receive(request_of(raw)).status == 503
+    failing.clear()
+    assert receiver.receive(request_of(raw)).body == b'{"status":"handled"}'
 
 
 def test_a_header_name_that_a_server_has_made_unencodable() -> None:
@@ -218,7 +248,7 @@ def test_no_log_that_prints_variables_finds_a_body_or_a_signature(
     receiver = receiver_of(handler, **{name: value for name, value in options.items() if name != "body"})
     request = signed(raw, body)
     response = asyncio.run(receiver.receive_async(request)) if server == "async" else receiver.receive(request)
-    assert response.status == 500
+    assert response.status == (503 if "dedupe" in options else 500)
     log = printed(caplog.records)
     assert "locals" in log
     assert MARK not in log

@@ -274,11 +274,11 @@ class TestAnswers:
 
     @both
     def test_a_fault_of_ours_shows_a_stranger_nothing(self, answer: Answer, caplog: pytest.LogCaptureFixture) -> None:
-        def broken(event: Event) -> str:
-            message = f"inside {event.id}"
+        def broken() -> float:
+            message = "inside"
             raise RuntimeError(message)
 
-        response = answer(Shop(dedupe=broken).receiver, request_of())
+        response = answer(Shop(clock=broken).receiver, request_of())
         assert refusal(response) == (500, "internal_error", None)
         assert b"inside" not in response.body
         assert "receiver.error" in caplog.text

@@ -209,7 +209,10 @@ def main() -> None:
         level=logging.WARNING if options.name.endswith("-quiet") else logging.INFO,
         fast=not options.name.endswith("-slow-json"),
     )
-    listening = socket.create_server(("127.0.0.1", 0), backlog=128)
+    # With the protocol named, asyncio sets TCP_NODELAY on what it accepts, as on a socket of its own.
+    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listening.bind(("127.0.0.1", 0))
+    listening.listen(128)
     sys.stdout.write(f"{listening.getsockname()[1]}\n")
     sys.stdout.flush()
     config = uvicorn.Config(
