@@ -14,6 +14,15 @@ if TYPE_CHECKING:
 SECRET = "whsec_5f2b8c1e9a7d4036b1c2d3e4f5061728"
 OTHER_SECRET = "whsec_00000000000000000000000000000000"
 NOW = 1_762_782_800
+PATH = "/webhooks/roovet"
+REFUSED = {
+    "error": {
+        "type": "verification_failed",
+        "code": "400",
+        "message": "The delivery could not be verified.",
+        "param": None,
+    }
+}
 
 _numbers = itertools.count(1)
 

@@ -16,7 +16,7 @@ from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route
-from support import OTHER_SECRET, SECRET, clock, headers_of, payload
+from support import OTHER_SECRET, PATH, REFUSED, SECRET, clock, headers_of, payload
 
 from roovet_webhooks import ConfigurationError, Delivery, Event, Tenant, WebhookReceiver, WebhookRequest
 from roovet_webhooks.asgi import (
@@ -31,16 +31,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
-PATH = "/webhooks/roovet"
-REFUSED = {
-    "error": {
-        "type": "verification_failed",
-        "code": "400",
-        "message": "The delivery could not be verified.",
-        "param": None,
-    }
-}
 
 
 def make_receiver(seen: list[str] | None = None, secret: Any = SECRET) -> WebhookReceiver:  # noqa: ANN401 - whatever the constructor takes

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from conformance.mounts import configure_django
-from support import OTHER_SECRET, SECRET, clock, headers_of, payload
+from support import OTHER_SECRET, PATH, REFUSED, SECRET, clock, headers_of, payload
 
 from roovet_webhooks import (
     ConfigurationError,
@@ -47,16 +47,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
 
     from django.http import HttpResponseBase
-
-PATH = "/webhooks/roovet"
-REFUSED = {
-    "error": {
-        "type": "verification_failed",
-        "code": "400",
-        "message": "The delivery could not be verified.",
-        "param": None,
-    }
-}
 
 
 @pytest.fixture(autouse=True)

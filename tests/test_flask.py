@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from flask import Blueprint, Flask, Response, current_app, g, jsonify, request
-from support import OTHER_SECRET, SECRET, clock, headers_of, payload
+from support import OTHER_SECRET, PATH, REFUSED, SECRET, clock, headers_of, payload
 
 from roovet_webhooks import (
     ConfigurationError,
@@ -27,16 +27,6 @@ if TYPE_CHECKING:
 
     from flask.typing import ResponseReturnValue
     from werkzeug.test import TestResponse
-
-PATH = "/webhooks/roovet"
-REFUSED = {
-    "error": {
-        "type": "verification_failed",
-        "code": "400",
-        "message": "The delivery could not be verified.",
-        "param": None,
-    }
-}
 
 
 def make_receiver(endpoint: str = "default", secret: Any = SECRET) -> WebhookReceiver:  # noqa: ANN401 - whatever the constructor takes
