@@ -418,7 +418,7 @@ def construct_event(  # noqa: PLR0913 - the public face; all but three are keywo
     """
     from roovet_webhooks.events import decoder_of, parse_envelope  # noqa: PLC0415 - verify alone needs no events
 
-    signature, timestamp_header = _signature_of(headers)
+    signature, timestamp_header = signature_of(headers)
     verify(
         raw,
         signature,
@@ -433,7 +433,12 @@ def construct_event(  # noqa: PLR0913 - the public face; all but three are keywo
     return event if type is None else decoder_of(type)(raw, event)
 
 
-def _signature_of(headers: Headers) -> tuple[str | bytes | None, str | bytes | None]:
+def signature_of(headers: Headers) -> tuple[str | bytes | None, str | bytes | None]:
+    """Return the values of ``X-Roovet-Signature`` and ``X-Roovet-Timestamp``, ``None`` for one that is absent.
+
+    Raises:
+        MalformedSignature: One of them stands more than once.
+    """
     if headers is None or isinstance(headers, str | bytes):
         return headers, None
     mapping = cast("Mapping[str | bytes, str | bytes]", headers) if isinstance(headers, Mapping) else None
