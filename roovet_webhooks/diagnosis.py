@@ -5,6 +5,7 @@ They stand apart from the search that makes them (`explain`), so that an error c
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -170,6 +171,12 @@ class Finding:
     message: str
     remedy: str
     evidence: Mapping[str, object] = field(default_factory=dict[str, object])
+
+
+def finding(code: str, message: str, **evidence: object) -> Finding:
+    """Return a finding with the remedy that its code has; a number that JSON cannot write is no evidence."""
+    told = {name: value for name, value in evidence.items() if not isinstance(value, float) or math.isfinite(value)}
+    return Finding(code, message, CODES[code].remedy, told)
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,7 +50,7 @@ def forgets_secret(function: Callable[P, R]) -> Callable[P, R]:
     def forgetting(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return function(*args, **kwargs)
-        except (WebhookError, TypeError) as error:
+        except (WebhookError, TypeError, Warning) as error:  # a warning, where the application makes errors of them
             raised = error.with_traceback(None)
         del args, kwargs
         raise raised from None
@@ -88,7 +88,7 @@ class Secret(Unpicklable):
         expires: datetime | float | None = None,
     ) -> None:
         self.name: str = name
-        self._value = _encode(value)
+        self._value = encode_secret(value)
         fault = _fault(value, self._value)
         if fault is not None:
             message = f"the signing secret {name!r} {fault}"
@@ -125,7 +125,8 @@ class Secret(Unpicklable):
         return f"Secret(name={self.name!r})"
 
 
-def _encode(value: object) -> bytes:
+def encode_secret(value: object) -> bytes:
+    """Return the bytes of a secret; empty for what is no text, no bytes, or cannot be encoded."""
     if isinstance(value, bytes):
         return value
     if isinstance(value, str):

@@ -153,7 +153,7 @@ class Verifier(Unpicklable):
         Everything else goes the long way, and a property test holds both ways equal.
         """
         if type(raw) is not bytes:
-            raise _not_raw(raw)
+            raise not_raw(raw)
         if now is None:
             now = time()
         tolerance = self.tolerance
@@ -217,7 +217,7 @@ class Signer(Unpicklable):
             ConfigurationError: No secret of the keyring is active at that time.
         """
         if type(raw) is not bytes:
-            raise _not_raw(raw)
+            raise not_raw(raw)
         moment = int(time()) if timestamp is None else timestamp
         if not isinstance(moment, int) or not 0 <= moment < 10**12:
             message = f"the timestamp to sign must be Unix seconds as an int of up to 12 digits, not {moment!r}"
@@ -261,7 +261,8 @@ def checked_tolerance(tolerance: float) -> float:
     return tolerance
 
 
-def _not_raw(raw: object) -> TypeError:
+def not_raw(raw: object) -> TypeError:
+    """Return the error for a body that is not bytes."""
     kind = type(raw).__name__
     hint = "only the bytes that arrived can be verified"
     if isinstance(raw, str):
@@ -328,7 +329,11 @@ def verify(  # noqa: PLR0913 - the public face; all but three are keyword option
     # What is raised here must not have the secret among the variables of its traceback, refused or not.
     try:
         verifier = _prepared(secret, tolerance, accept_truncated)
-    except (TypeError, ConfigurationError):  # a list cannot be a cache key; whatever else is wrong raises again
+    except (
+        TypeError,
+        ConfigurationError,
+        Warning,
+    ):  # a list cannot be a cache key; whatever else is wrong raises again
         held, secret = [secret], ""
         verifier = _prepared_anew(held, tolerance, accept_truncated)
     del secret

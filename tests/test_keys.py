@@ -229,3 +229,14 @@ def test_no_frame_of_ours_keeps_a_secret_for_a_traceback_to_print(taker: str, se
         assert not [frame for frame in ours if secret in str(frame.locals)]
     else:
         assert secret == SECRET
+
+
+@pytest.mark.parametrize("taker", TAKERS)
+def test_nor_where_the_application_makes_an_error_of_a_warning(taker: str) -> None:
+    # As this suite does.
+    with pytest.raises(UserWarning, match="24 or more are recommended") as caught:
+        TAKERS[taker](SECRET[:20])
+    told = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+    ours = [frame for frame in told.stack if "roovet_webhooks" in Path(frame.filename).parts]
+    assert ours
+    assert not [frame for frame in ours if SECRET[:20] in str(frame.locals)]

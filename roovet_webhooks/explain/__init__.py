@@ -6,16 +6,29 @@ terminal and log, and never part of an HTTP answer.
 
 from __future__ import annotations
 
-from roovet_webhooks.diagnosis import CODES, Code, Diagnosis, Finding
-from roovet_webhooks.errors import VerificationError
-from roovet_webhooks.keys import SecretLike, forgets_secret
-from roovet_webhooks.signing import DEFAULT_TOLERANCE, Headers, verify
-from roovet_webhooks.signing import signature_of as _signature_of
+from contextlib import suppress
+from time import time
+from typing import TYPE_CHECKING
 
-__all__ = ["CODES", "Code", "Diagnosis", "Finding", "explain"]
+from roovet_webhooks.diagnosis import CODES, Code, Diagnosis, Finding, finding
+from roovet_webhooks.errors import SignatureMismatch, UnsupportedMediaType, VerificationError
+from roovet_webhooks.explain.bodies import compression_of
+from roovet_webhooks.explain.header import Reading
+from roovet_webhooks.explain.search import Search
+from roovet_webhooks.explain.secrets import hold
+from roovet_webhooks.signing import DEFAULT_TOLERANCE, Headers, Verified, Verifier, checked_tolerance, not_raw
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from roovet_webhooks.errors import WebhookError
+    from roovet_webhooks.explain.search import Match
+    from roovet_webhooks.explain.secrets import Held
+    from roovet_webhooks.keys import SecretLike
+
+__all__ = ["CODES", "Code", "Diagnosis", "Finding", "explain", "explain_refusal"]
 
 
-@forgets_secret
 def explain(  # noqa: PLR0913 - as verify
     raw: bytes,
     headers: Headers,
@@ -25,12 +38,15 @@ def explain(  # noqa: PLR0913 - as verify
     tolerance: float = DEFAULT_TOLERANCE,
     accept_truncated: bool = False,
 ) -> Diagnosis:
-    """Say why a delivery is refused, or that it is not.
+    r"""Say why a delivery is refused, or that it is not.
+
+    It takes about 50 ms for a body of 1 MiB where nothing is found, and a few for one of a few kilobytes.
 
     Args:
         raw: The body, byte for byte as it arrived.
         headers: The request's headers as a mapping or as pairs, or the signature header's text itself.
-        secret: The signing secret, several of them, or a `Keyring`; also what `Secret` would refuse.
+        secret: The signing secret, several of them, or a `Keyring`; also what `Secret` would refuse, such as one
+            in quotation marks.
         now: The time to verify at, Unix seconds; the system clock when ``None``.
         tolerance: Seconds of clock difference and delay accepted, in both directions.
         accept_truncated: Whether a digest of the leftmost 128 bits is taken as well.
@@ -40,28 +56,111 @@ def explain(  # noqa: PLR0913 - as verify
 
     Raises:
         TypeError: ``raw`` is not bytes.
-        ConfigurationError: There is no secret, or an option cannot be what it is given for.
+        ConfigurationError: There is no secret, or an argument cannot be what it is given for.
+
+    Example:
+        >>> from roovet_webhooks import sign
+        >>> secret = "whsec_5f2b8c1e9a7d4036b1c2d3e4f5061728"
+        >>> header = sign(b'{"event":"order.created"}', secret)
+        >>> explain(b'{"event":"order.created"}\n', header, secret).findings[0].code
+        'body_trailing_newline'
     """
-    # The causes are still told in the words of `verify`; the search comes next.
-    code, message, name = "ok", "The delivery is verified.", None
-    try:
-        signature, timestamp_header = _signature_of(headers)
-        proof = verify(
-            raw,
-            signature,
-            secret,
-            tolerance=tolerance,
-            accept_truncated=accept_truncated,
-            now=now,
-            timestamp_header=timestamp_header,
-        )
-        name = proof.secret_name
-    except VerificationError as error:
-        code = {
-            "signature_mismatch": "wrong_secret_or_altered_body",
-            "stale_timestamp": "stale",
-            "future_timestamp": "future",
-        }.get(error.code, error.code)
-        message = str(error)
-    finding = Finding(code, message, CODES[code].remedy)
-    return Diagnosis("verified" if code == "ok" else "refused", (finding,), name)
+    given = [secret]
+    # From here on no frame of ours holds the secret, whatever is raised.
+    del secret
+    moment = time() if now is None else now
+    held = hold(given, moment)
+    if type(raw) is not bytes:
+        raise not_raw(raw)
+    tolerance = checked_tolerance(tolerance)
+    reading = Reading(headers, now=moment, tolerance=tolerance, accept_truncated=accept_truncated)
+    if held.keyring is not None and reading.strict is not None:
+        signature, timestamp = reading.strict
+        verifier = Verifier(held.keyring, tolerance=tolerance, accept_truncated=accept_truncated)
+        with suppress(VerificationError):
+            return _verified(verifier.check(raw, signature, moment, timestamp), moment)
+    search = Search(raw, reading, held.keys)
+    match = search.run()
+    findings = [*held.faults, *_refused(raw, reading, match)]
+    if match is None and reading.digests and raw.strip():
+        findings.append(_residual(search, held))
+    return Diagnosis("refused", tuple(findings), None if match is None else match.key.name)
+
+
+def _verified(proof: Verified, now: float) -> Diagnosis:
+    message = f"signed {now - proof.timestamp:.0f} s ago with the signing secret {proof.secret_name!r}"
+    good = finding("ok", message, secret=proof.secret_name, skew=proof.timestamp - now)
+    return Diagnosis("verified", (good,), proof.secret_name)
+
+
+def _refused(raw: bytes, reading: Reading, match: Match | None) -> Iterator[Finding]:
+    """Put in order what was found: first what has to be mended, whenever the delivery had come; then its time.
+
+    Who looks at a recorded delivery an hour later finds it stale, and that is not what they are looking for.
+    """
+    if match is None:
+        yield from reading.faults
+        if reading.digests:
+            yield from _seen(raw, reading)
+        yield from reading.late()
+        return
+    other = any(found.code == "wrong_algorithm" for found in match.findings)
+    # That the digest is too short or too long says less than which algorithm made it.
+    yield from (fault for fault in reading.faults if not other or fault.evidence.get("digits") != 2 * match.length)
+    retired = () if match.key.finding is None else (match.key.finding,)
+    # A secret that was in use when the delivery was signed is retired for the late look at it only.
+    late = reading.late(match.literal)
+    in_use_then = bool(late) and match.key.in_use_at(reading.seconds(match.literal))
+    yield from () if in_use_then else retired
+    yield from match.findings
+    yield from late
+    yield from retired if in_use_then else ()
+
+
+def _seen(raw: bytes, reading: Reading) -> Iterator[Finding]:
+    """Say what is plain to see of a body, although nothing reproduces its digest."""
+    shown = compression_of(raw)
+    if not raw.strip():
+        yield finding("body_empty", "the body is empty", length=len(raw))
+    elif shown is not None:
+        yield finding("body_compressed", f"the body is compressed ({shown})", encoding=shown, held="compressed")
+    elif reading.encoding is not None:
+        yield reading.encoding
+
+
+def _residual(search: Search, held: Held) -> Finding:
+    names = [key.name for key in held.keys]
+    json, tried = search.document.is_json, search.tried
+    also = "" if json else "; the body is not JSON, so it is not what Roovet sent"
+    tried_under = ", ".join(repr(name) for name in dict.fromkeys(names))
+    message = f"no known mistake reproduces the digest; {tried} were tried, under {tried_under}{also}"
+    return finding("wrong_secret_or_altered_body", message, tried=tried, json=json)
+
+
+def explain_refusal(
+    error: WebhookError, headers: Headers, *, now: float, tolerance: float, accept_truncated: bool
+) -> Diagnosis | None:
+    """Say of a refusal what is plain to see: what a receiver tells in production, for the price of reading a header.
+
+    No body is looked at and no MAC computed, so that no stranger can make it cost more.
+
+    Args:
+        error: What the receiver refused the request with.
+        headers: The headers of the request.
+        now: The time of the refusal, Unix seconds.
+        tolerance: Seconds of clock difference and delay accepted, in both directions.
+        accept_truncated: Whether a digest of 128 bits is no fault.
+
+    Returns:
+        The diagnosis; ``None`` of a refusal that the signature has nothing to do with.
+    """
+    if isinstance(error, SignatureMismatch):
+        message = "the header is as it should be; debug=True searches for the reason, and so does explain"
+        return Diagnosis("refused", (finding("wrong_secret_or_altered_body", message),))
+    if not isinstance(error, VerificationError | UnsupportedMediaType):
+        return None
+    reading = Reading(headers, now=now, tolerance=tolerance, accept_truncated=accept_truncated)
+    findings = (*reading.faults, *reading.late())
+    if isinstance(error, UnsupportedMediaType):
+        findings = () if reading.encoding is None else (reading.encoding,)
+    return Diagnosis("refused", findings) if findings else None
