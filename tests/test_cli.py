@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import pickle
 import runpy
 import subprocess
 import sys
@@ -15,8 +16,9 @@ from support import NOW, OTHER_SECRET, SECRET, payload
 
 import roovet_webhooks
 from roovet_webhooks import cli, sign, verify
+from roovet_webhooks.cli.keyrings import GivenSecrets
 from roovet_webhooks.cli.root import root
-from roovet_webhooks.cli.text import ago, plain, pretty, read_body
+from roovet_webhooks.cli.text import MAX_INPUT_BYTES, ago, plain, pretty, read_body
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -85,7 +87,13 @@ def test_a_person_at_the_keyboard_is_told_that_the_body_is_awaited(capsys: pytes
             return True
 
     assert read_body(Keyboard(RAW)) == RAW
-    assert "Reading the body from the keyboard" in capsys.readouterr().err
+    assert "Reading from the keyboard" in capsys.readouterr().err
+
+
+def test_what_is_too_long_for_a_delivery_is_not_read(tmp_path: Path) -> None:
+    with (tmp_path / "body").open("wb") as file:
+        file.truncate(MAX_INPUT_BYTES + 1)
+    assert "which is no delivery" in complaint(run("sign", str(tmp_path / "body")))
 
 
 # verify
@@ -220,6 +228,13 @@ def test_a_secret_given_twice(tmp_path: Path) -> None:
     file = tmp_path / "secret"
     file.write_text(SECRET)
     assert "exclude each other" in complaint(run("sign", "--secret-file", str(file), "--secret", SECRET))
+
+
+def test_given_secrets_do_not_show() -> None:
+    given = GivenSecrets([SECRET, OTHER_SECRET])
+    assert repr(given) == "GivenSecrets(2)"
+    with pytest.raises(TypeError, match="refuses to be pickled"):
+        pickle.dumps(given)
 
 
 # Usage

@@ -5,20 +5,64 @@ from __future__ import annotations
 import codecs
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from roovet_webhooks.errors import ConfigurationError
-from roovet_webhooks.keys import Keyring, as_keyring
+from roovet_webhooks.keys import Keyring, Unpicklable, as_keyring
 from roovet_webhooks.receiver import SECRET_VARIABLE
+
+if TYPE_CHECKING:
+    from roovet_webhooks.keys import SecretLike
 
 C = TypeVar("C", bound=Callable[..., Any])
 
 
-def _from_file(_context: click.Context, _option: click.Parameter, path: str | None) -> Keyring | None:
+class GivenSecrets(Unpicklable):
+    """Signing secrets as somebody wrote them, of which one or the other may be none.
+
+    Args:
+        texts: At least one.
+    """
+
+    __slots__ = ("_texts",)
+
+    def __init__(self, texts: Sequence[str | bytes]) -> None:
+        self._texts = texts
+
+    def keyring(self) -> Keyring:
+        """Return them as a keyring; what is doubtful about one is told on standard error.
+
+        Raises:
+            InvalidSecretError: One of them cannot be a secret.
+        """
+        with telling_warnings():
+            return as_keyring(self.reveal())
+
+    def reveal(self) -> SecretLike:
+        """Return them as they were written, for `explain`. Keep them out of variables that outlive the call."""
+        return self._texts if len(self._texts) > 1 else self._texts[0]
+
+    def __repr__(self) -> str:
+        """Show how many there are, and nothing else."""
+        return f"GivenSecrets({len(self._texts)})"
+
+
+@contextmanager
+def telling_warnings() -> Generator[None]:
+    """Show each warning in a line on standard error, when all is done."""
+    with warnings.catch_warnings(record=True) as noted:
+        warnings.simplefilter("always")
+        yield
+    for warning in noted:
+        click.echo(f"Warning: {warning.message}", err=True)
+
+
+def _from_file(_context: click.Context, _option: click.Parameter, path: str | None) -> GivenSecrets | None:
     if path is None:
         return None
     try:
@@ -31,23 +75,14 @@ def _from_file(_context: click.Context, _option: click.Parameter, path: str | No
     if not lines:
         message = "the file of --secret-file is empty; write the signing secret into it, one to a line"
         raise ConfigurationError(message)
-    return _keyring(lines)
+    return GivenSecrets(lines)
 
 
-def _from_text(_context: click.Context, _option: click.Parameter, text: str | None) -> Keyring | None:
-    return None if text is None else _keyring(text.split(","))
+def _from_text(_context: click.Context, _option: click.Parameter, text: str | None) -> GivenSecrets | None:
+    return None if text is None else GivenSecrets(text.split(","))
 
 
-def _keyring(secrets: Sequence[str | bytes]) -> Keyring:
-    with warnings.catch_warnings(record=True) as noted:
-        warnings.simplefilter("always")
-        keyring = as_keyring(secrets if len(secrets) > 1 else secrets[0])
-    for warning in noted:
-        click.echo(f"Warning: {warning.message}", err=True)
-    return keyring
-
-
-# The callbacks turn text into keyrings while the options are read: no command ever holds a secret as text.
+# The callbacks take the text away while the options are read: no command ever holds a secret as text.
 _FILE = click.option(
     "--secret-file",
     metavar="PATH",
@@ -63,11 +98,11 @@ _TEXT = click.option(
 
 
 def secret_options(command: C) -> C:
-    """Give a command the options ``--secret-file`` and ``--secret``, as keyrings."""
+    """Give a command the options ``--secret-file`` and ``--secret``, as `GivenSecrets`."""
     return _FILE(_TEXT(command))
 
 
-def given_keyring(secret_file: Keyring | None, secret: Keyring | None) -> Keyring | None:
+def given_secrets(secret_file: GivenSecrets | None, secret: GivenSecrets | None) -> GivenSecrets | None:
     """Return what the options give, if they give anything.
 
     Raises:
@@ -79,19 +114,18 @@ def given_keyring(secret_file: Keyring | None, secret: Keyring | None) -> Keyrin
     return secret_file or secret
 
 
-def needed_keyring(secret_file: Keyring | None, secret: Keyring | None) -> Keyring:
+def needed_secrets(secret_file: GivenSecrets | None, secret: GivenSecrets | None) -> GivenSecrets:
     """Return what the options give, or else the environment.
 
     Raises:
         click.UsageError: The options give two things.
         ConfigurationError: There is no secret.
-        InvalidSecretError: The one in the environment cannot be one.
     """
-    keyring = given_keyring(secret_file, secret)
-    if keyring is not None:
-        return keyring
+    given = given_secrets(secret_file, secret)
+    if given is not None:
+        return given
     secrets = [part for part in os.environ.get(SECRET_VARIABLE, "").split(",") if part]
     if not secrets:
         message = f"there is no signing secret: set {SECRET_VARIABLE} in the environment, or give --secret-file PATH"
         raise ConfigurationError(message)
-    return _keyring(secrets)
+    return GivenSecrets(secrets)

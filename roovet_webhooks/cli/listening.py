@@ -11,7 +11,7 @@ from rich.text import Text
 
 from roovet_webhooks.asgi import WebhookMiddleware
 from roovet_webhooks.cli.display import Display
-from roovet_webhooks.cli.keyrings import given_keyring, needed_keyring, secret_options
+from roovet_webhooks.cli.keyrings import given_secrets, needed_secrets, secret_options
 from roovet_webhooks.cli.loading import carefully, load_receiver
 from roovet_webhooks.cli.serving import PATH, bind, log_to, server_of, url_of
 from roovet_webhooks.messages import json_response
@@ -20,7 +20,7 @@ from roovet_webhooks.receiver import WebhookReceiver
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-    from roovet_webhooks.keys import Keyring
+    from roovet_webhooks.cli.keyrings import GivenSecrets
 
 
 @click.command()
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 @click.option("--app", metavar="MODULE:RECEIVER", help="Run the handlers of your own WebhookReceiver.")
 @secret_options
 def listen(  # noqa: PLR0913 - one argument an option
-    *, port: int, host: str, path: str, app: str | None, secret_file: Keyring | None, secret: Keyring | None
+    *, port: int, host: str, path: str, app: str | None, secret_file: GivenSecrets | None, secret: GivenSecrets | None
 ) -> int:
     """Receive deliveries and show each as it comes, until Ctrl-C.
 
@@ -44,14 +44,14 @@ def listen(  # noqa: PLR0913 - one argument an option
         if app is None:
             # What is accepted is shown by the handler, with its body; a line of the log would repeat it.
             display = Display(console, hidden=frozenset({"delivery.handled"}))
-            receiver = WebhookReceiver(needed_keyring(secret_file, secret))
+            receiver = WebhookReceiver(needed_secrets(secret_file, secret).keyring())
             receiver.on("*")(display.accepted)
         else:
             display = Display(console)
             receiver = load_receiver(app)
-            given = given_keyring(secret_file, secret)
+            given = given_secrets(secret_file, secret)
             if given is not None:
-                stack.enter_context(receiver.override(secret=given))
+                stack.enter_context(receiver.override(secret=given.keyring()))
         carefully(receiver.check, app or "the receiver")
         endpoint = WebhookMiddleware(_elsewhere(display, path), receiver=receiver, path=path)
         sock = stack.enter_context(bind(host, port))

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from roovet_webhooks import __version__
-from roovet_webhooks.cli.keyrings import needed_keyring, secret_options
+from roovet_webhooks.cli.keyrings import needed_secrets, secret_options
 from roovet_webhooks.cli.posting import Answer, NoAnswer, Target, post
 from roovet_webhooks.cli.text import ago, plain, pretty, read_body
 from roovet_webhooks.signing import Signer
@@ -19,7 +19,7 @@ from roovet_webhooks.signing import Signer
 if TYPE_CHECKING:
     from typing import BinaryIO
 
-    from roovet_webhooks.keys import Keyring
+    from roovet_webhooks.cli.keyrings import GivenSecrets
 
 FAILED = 1
 _SHOWN_HEADERS = ("Content-Type", "Retry-After", "Allow", "Location")
@@ -75,8 +75,8 @@ def send(  # noqa: PLR0913 - one argument an option
     stale: int,
     repeat: int,
     timeout: float,
-    secret_file: Keyring | None,
-    secret: Keyring | None,
+    secret_file: GivenSecrets | None,
+    secret: GivenSecrets | None,
 ) -> int:
     """Sign a delivery and post it.
 
@@ -87,7 +87,7 @@ def send(  # noqa: PLR0913 - one argument an option
     Example: roovet-webhooks send --url http://127.0.0.1:8000/webhooks/roovet \\
                  --event order.created --id ord_123 --field amount_cents=1250
     """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
-    signer = Signer(needed_keyring(secret_file, secret))
+    signer = Signer(needed_secrets(secret_file, secret).keyring())
     raw = _body(file, event, resource, fields)
     headers = signer.headers(raw, timestamp=_signing_time(stale))
     headers["User-Agent"] = f"roovet-webhooks/{__version__}"

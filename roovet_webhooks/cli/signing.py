@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from roovet_webhooks.cli.keyrings import needed_keyring, secret_options
+from roovet_webhooks.cli.keyrings import needed_secrets, secret_options
 from roovet_webhooks.cli.text import ago, fact, read_body
 from roovet_webhooks.errors import TimestampError, VerificationError
 from roovet_webhooks.events import MAX_TIMESTAMP
@@ -19,7 +19,7 @@ from roovet_webhooks.signing import DEFAULT_TOLERANCE, Signer, Verified, Verifie
 if TYPE_CHECKING:
     from typing import BinaryIO
 
-    from roovet_webhooks.keys import Keyring
+    from roovet_webhooks.cli.keyrings import GivenSecrets
 
 REFUSED = 1
 SECONDS = click.IntRange(0, 10**12 - 1)  # what the grammar of the header can hold
@@ -46,8 +46,8 @@ def sign(
     file: BinaryIO,
     headers: bool,
     timestamp: int | None,
-    secret_file: Keyring | None,
-    secret: Keyring | None,
+    secret_file: GivenSecrets | None,
+    secret: GivenSecrets | None,
 ) -> int:
     """Print the X-Roovet-Signature of a body.
 
@@ -56,7 +56,7 @@ def sign(
 
     Example: roovet-webhooks sign body.json --secret-file secret.txt
     """
-    signer = Signer(needed_keyring(secret_file, secret))
+    signer = Signer(needed_secrets(secret_file, secret).keyring())
     raw = read_body(file)
     if headers:
         for name, value in signer.headers(raw, timestamp=timestamp).items():
@@ -90,8 +90,8 @@ def verify(  # noqa: PLR0913 - one argument an option
     now: int | None,
     accept_truncated: bool,
     as_json: bool,
-    secret_file: Keyring | None,
-    secret: Keyring | None,
+    secret_file: GivenSecrets | None,
+    secret: GivenSecrets | None,
 ) -> int:
     """Say whether a signature holds, and if not, why.
 
@@ -102,7 +102,9 @@ def verify(  # noqa: PLR0913 - one argument an option
     Example: roovet-webhooks verify body.json \\
                  --header 't=1762782800,v1=9392…' --now 1762782810
     """  # noqa: D301 - \b is click's mark for a paragraph that keeps its lines
-    verifier = Verifier(needed_keyring(secret_file, secret), tolerance=tolerance, accept_truncated=accept_truncated)
+    verifier = Verifier(
+        needed_secrets(secret_file, secret).keyring(), tolerance=tolerance, accept_truncated=accept_truncated
+    )
     raw = read_body(file)
     moment = time.time() if now is None else now
     try:

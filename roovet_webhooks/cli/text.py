@@ -13,6 +13,8 @@ import click
 if TYPE_CHECKING:
     from typing import BinaryIO
 
+MAX_INPUT_BYTES = 16 * 1024 * 1024  # a receiver takes 1 MiB unless it is told otherwise
+
 _LIBRARIES = (str(Path(__file__).parents[1]), sysconfig.get_path("stdlib"), "<frozen ")
 
 
@@ -51,8 +53,16 @@ def is_library(filename: str) -> bool:
 
 
 def read_body(file: BinaryIO) -> bytes:
-    """Read a body to its end; a person who is expected to type it is told so."""
+    """Read a body, or a whole request, to its end; a person who is expected to type it is told so.
+
+    Raises:
+        click.UsageError: It is longer than any delivery.
+    """
     if file.isatty():
         end = "Ctrl-Z and Enter" if sys.platform == "win32" else "Ctrl-D"
-        click.echo(f"Reading the body from the keyboard; {end} ends it.", err=True)
-    return file.read()
+        click.echo(f"Reading from the keyboard; {end} ends it.", err=True)
+    content = file.read(MAX_INPUT_BYTES + 1)
+    if len(content) > MAX_INPUT_BYTES:
+        message = f"there are more than {MAX_INPUT_BYTES} bytes to read, which is no delivery"
+        raise click.UsageError(message)
+    return content
