@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from roovet_webhooks.cli.text import plain
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -21,9 +19,6 @@ _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 class Unreadable(click.ClickException):
     """What was given is not the request that was asked for; the message says where and why."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(plain(message))
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -7,6 +7,7 @@ be missing, and a body that does not have its declared length is taken as it is 
 from __future__ import annotations
 
 import re
+from codecs import BOM_UTF8
 from typing import TYPE_CHECKING
 
 from roovet_webhooks.cli.pasted import Pasted, Unreadable, about_method, without_mark
@@ -29,6 +30,11 @@ _PACKET = rb"(?:[0-9]{4}-[0-9]{2}-[0-9]{2} )?[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]+ 
 _FIRST_PACKET = re.compile(_PACKET)
 _NEXT_PACKET = re.compile(rb"\r?\n(?=%b)" % _PACKET)
 _CAPTURED = re.compile(rb"(?:POST|PUT|GET) \S+ HTTP/1\.[01]\r?\n")
+
+
+def is_request(content: bytes) -> bool:
+    """Say whether a text begins as a raw request does; no JSON does."""
+    return _REQUEST_LINE.match(content.removeprefix(BOM_UTF8)) is not None
 
 
 def read_request(content: bytes) -> Pasted:

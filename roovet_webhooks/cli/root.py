@@ -11,7 +11,9 @@ from roovet_webhooks import __version__
 from roovet_webhooks.cli.demo import demo
 from roovet_webhooks.cli.listening import listen
 from roovet_webhooks.cli.sending import send
-from roovet_webhooks.cli.signing import sign, verify
+from roovet_webhooks.cli.signing import sign
+from roovet_webhooks.cli.text import plain
+from roovet_webhooks.cli.verifying import verify
 from roovet_webhooks.errors import ConfigurationError
 
 USAGE = 2
@@ -39,7 +41,7 @@ class _CommandLine(click.Group):
 
 
 def _complain(message: str, hint: str | None = None) -> int:
-    click.echo(f"Error: {message}", err=True)
+    click.echo(f"Error: {plain(message)}", err=True)
     if hint is not None:
         click.echo(hint, err=True)
     return USAGE

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 import click
 
 if TYPE_CHECKING:
-    from typing import BinaryIO
+    from typing import IO
 
 MAX_INPUT_BYTES = 16 * 1024 * 1024  # a receiver takes 1 MiB unless it is told otherwise
 
@@ -52,7 +52,7 @@ def is_library(filename: str) -> bool:
     return filename.startswith(_LIBRARIES) or "site-packages" in filename
 
 
-def read_body(file: BinaryIO) -> bytes:
+def read_body(file: IO[bytes]) -> bytes:
     """Read a body, or a whole request, to its end; a person who is expected to type it is told so.
 
     Raises:
