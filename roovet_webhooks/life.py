@@ -99,3 +99,4 @@ LIFE: tuple[Step, ...] = (
         (HANDLED, IGNORED, DROPPED),
     ),
 )
+"""The steps, cheapest first: nothing of a body is parsed, recorded or logged before its signature has been checked."""
