@@ -47,6 +47,8 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(anyio|cryptography|flask|django|msgspec|starlette)\..*"),
     # The same, as a module that imports them for type checkers only has them.
     (r"py:.*", r"(ASGIApp|AsyncView|Blueprint|HMAC|HttpRequest|Receive|Request|Response|Scope|Send|View|datetime)"),
+    # A part of an expression that Sphinx takes for a name.
+    (r"py:.*", r".*\[.*"),
     # Type variables, which no page is about.
     (r"py:.*", r"(roovet_webhooks\.(\w+\.)+)?(E|F|P|R|T|P\.args|P\.kwargs|OnError|OnRejected)"),
 ]

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
         DropDelivery as DropDelivery,
     )
     from roovet_webhooks.errors import (
+        DuplicateHeader as DuplicateHeader,
+    )
+    from roovet_webhooks.errors import (
         EventTypeConflictError as EventTypeConflictError,
     )
     from roovet_webhooks.errors import (

@@ -9,8 +9,8 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from roovet_webhooks.errors import (
+    DuplicateHeader,
     LengthRequired,
-    MalformedSignature,
     MethodNotAllowed,
     PayloadTooLarge,
     UnsupportedMediaType,
@@ -55,7 +55,7 @@ def admit(request: WebhookRequest, *, max_body_bytes: int) -> Head:
         UnsupportedMediaType: It is not exactly ``application/json`` in UTF-8, or has a content encoding.
         LengthRequired: Its Content-Length is malformed or ambiguous, or absent where it is needed.
         PayloadTooLarge: Its declared length is over the cap.
-        MalformedSignature: A header of the signature stands more than once.
+        DuplicateHeader: A header of the signature stands more than once.
     """
     if request.method != "POST":
         message = f"the method is {request.method[:32]!r}; deliveries are sent with POST"
@@ -76,7 +76,7 @@ def admit(request: WebhookRequest, *, max_body_bytes: int) -> Head:
     for key, header in ((_SIGNATURE, SIGNATURE_HEADER), (_TIMESTAMP, TIMESTAMP_HEADER)):
         if key in repeated:
             message = f"there are {len(repeated[key])} {header} headers; one delivery has one"
-            raise MalformedSignature(message)
+            raise DuplicateHeader(message)
     return Head(found.get(_SIGNATURE), found.get(_TIMESTAMP), length)
 
 

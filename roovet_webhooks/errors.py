@@ -19,6 +19,7 @@
     ├── VerificationError ......... 400  nobody proved that Roovet sent this
     │   ├── MissingSignature
     │   ├── MalformedSignature
+    │   │   └── DuplicateHeader          a header of the signature stands more than once
     │   ├── SignatureMismatch
     │   ├── UnknownTenant
     │   └── TimestampError               carries the skew, in seconds
@@ -246,6 +247,12 @@ class MalformedSignature(VerificationError):
         self.item = item
 
 
+class DuplicateHeader(MalformedSignature):
+    """``X-Roovet-Signature`` or ``X-Roovet-Timestamp`` stands more than once, so that it could be read in two ways."""
+
+    code = "duplicate_header"
+
+
 class SignatureMismatch(VerificationError):
     """No accepted secret produces any of the given digests over this body."""
 
@@ -281,13 +288,13 @@ class TimestampError(VerificationError):
 class StaleTimestamp(TimestampError):
     """The delivery was signed too long ago: a late retry, a replay, or a clock that runs ahead."""
 
-    code = "stale_timestamp"
+    code = "stale"
 
 
 class FutureTimestamp(TimestampError):
     """The delivery was signed in the future: a clock that runs behind, or a forgery kept for later."""
 
-    code = "future_timestamp"
+    code = "future"
 
 
 class TimestampHeaderMismatch(TimestampError):

@@ -15,6 +15,7 @@ from roovet_webhooks.errors import (
     BodyTimeout,
     ConfigurationError,
     DeliveryInFlight,
+    DuplicateHeader,
     FutureTimestamp,
     HandlerFailed,
     InboxFull,
@@ -70,7 +71,9 @@ LIFE: tuple[Step, ...] = (
     Step("the body is declared as plain JSON in UTF-8", Phase.HEAD, (UnsupportedMediaType,)),
     Step("a declared length is valid", Phase.HEAD, (LengthRequired,)),
     Step("a declared length is within the cap", Phase.HEAD, (PayloadTooLarge,)),
-    Step("there is one signature, of the right form", Phase.HEAD, (MissingSignature, MalformedSignature)),
+    Step(
+        "there is one signature, of the right form", Phase.HEAD, (MissingSignature, DuplicateHeader, MalformedSignature)
+    ),
     Step(
         "its time is within the tolerance, and nothing contradicts it",
         Phase.HEAD,

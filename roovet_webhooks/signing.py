@@ -1,9 +1,7 @@
-"""Sign and verify: the only module that computes a MAC.
+"""Sign and verify.
 
 ``HMAC-SHA256(secret, t + "." + raw body)``, where ``t`` is the literal text of the header and the secret is
-its UTF-8 bytes (vendor document, "Webhooks & Signing"; RFC 2104; RFC 4231 for the vectors). A secret is keyed
-once and the keyed object copied for each delivery, so that no frame on the way holds the secret and the key
-schedule is paid once.
+its UTF-8 bytes (vendor document, "Webhooks & Signing").
 """
 
 from __future__ import annotations
@@ -16,11 +14,9 @@ from hmac import compare_digest
 from time import time
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar, cast, overload
 
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.hmac import HMAC
-
-from roovet_webhooks.errors import ConfigurationError, MalformedSignature, SignatureMismatch
+from roovet_webhooks.errors import ConfigurationError, DuplicateHeader, SignatureMismatch
 from roovet_webhooks.keys import Keyring, Secret, SecretLike, Unpicklable, as_keyring, forgets_secret
+from roovet_webhooks.mac import keyed
 from roovet_webhooks.signature import (
     SIGNATURE_HEADER,
     TIMESTAMP_HEADER,
@@ -57,14 +53,6 @@ class Verified(NamedTuple):
 _verified = cast("Callable[[type[Verified], tuple[int, str]], Verified]", cast("Any", tuple).__new__)
 
 
-def _keyed(secret: Secret) -> HMAC:
-    """Return the secret's MAC object, keyed once; callers copy it and never feed it."""
-    keyed = secret.keyed
-    if keyed is None:
-        keyed = secret.keyed = HMAC(secret.reveal(), SHA256())
-    return keyed
-
-
 class Verification:
     """One delivery being verified while its body streams in: `update` with each chunk, then `finish`.
 
@@ -76,7 +64,7 @@ class Verification:
     def __init__(self, signature: SignatureHeader, secrets: Sequence[Secret]) -> None:
         """Begin the MAC of ``t`` and the dot under each of the secrets."""
         literal, self._timestamp, self._digests = signature
-        self._macs = [(secret, (secret.keyed or _keyed(secret)).copy()) for secret in secrets]
+        self._macs = [(secret, (secret.keyed or keyed(secret)).copy()) for secret in secrets]
         for _, mac in self._macs:
             mac.update(literal + b".")
 
@@ -122,7 +110,7 @@ class Verifier(Unpicklable):
         ConfigurationError: There is no secret, or the tolerance is not a number of seconds.
     """
 
-    __slots__ = ("_keyed", "accept_truncated", "keyring", "tolerance")
+    __slots__ = ("_only", "accept_truncated", "keyring", "tolerance")
 
     @forgets_secret
     def __init__(
@@ -132,7 +120,7 @@ class Verifier(Unpicklable):
         del secret
         self.keyring: Keyring = keyring
         only = keyring.only()
-        self._keyed = None if only is None else _keyed(only)
+        self._only = None if only is None else keyed(only)
         self.tolerance: float = checked_tolerance(tolerance)
         self.accept_truncated: bool = accept_truncated
 
@@ -169,13 +157,13 @@ class Verifier(Unpicklable):
         if now is None:
             now = time()
         tolerance = self.tolerance
-        keyed = self._keyed
+        only = self._only
         documented = None
-        if keyed is not None and signature and timestamp_header is None:
+        if only is not None and signature and timestamp_header is None:
             # What Latin-1 cannot write becomes a "?", which is no digit: it goes the long way and is refused.
             header = signature.encode("latin-1", "replace") if isinstance(signature, str) else signature
             documented = _DOCUMENTED(header)
-        if keyed is not None and documented is not None:
+        if only is not None and documented is not None:
             literal, digits = documented.groups()
             timestamp = int(literal)
             # islower and unhexlify cost a third of a character class in the expression. Digits without a
@@ -185,7 +173,7 @@ class Verifier(Unpicklable):
             except ValueError:
                 digest = None
             if digest is not None and -tolerance <= timestamp - now <= tolerance:
-                mac = keyed.copy()
+                mac = only.copy()
                 mac.update(literal + b".")
                 mac.update(raw)
                 if compare_digest(mac.finalize(), digest):
@@ -238,7 +226,7 @@ class Signer(Unpicklable):
         if not active:
             message = f"no secret of {self.keyring!r} is active at {moment}"
             raise ConfigurationError(message)
-        mac = _keyed(active[0]).copy()
+        mac = keyed(active[0]).copy()
         mac.update(b"%d." % moment)
         mac.update(raw)
         return f"t={moment},v1={mac.finalize().hex()}"
@@ -419,7 +407,7 @@ def construct_event(  # noqa: PLR0913 - the public face; all but three are keywo
     """
     from roovet_webhooks.events import decoder_of, parse_envelope  # noqa: PLC0415 - verify alone needs no events
 
-    signature, timestamp_header = _signature_of(headers)
+    signature, timestamp_header = signature_of(headers)
     verify(
         raw,
         signature,
@@ -434,7 +422,12 @@ def construct_event(  # noqa: PLR0913 - the public face; all but three are keywo
     return event if type is None else decoder_of(type)(raw, event)
 
 
-def _signature_of(headers: Headers) -> tuple[str | bytes | None, str | bytes | None]:
+def signature_of(headers: Headers) -> tuple[str | bytes | None, str | bytes | None]:
+    """Return the values of ``X-Roovet-Signature`` and ``X-Roovet-Timestamp``, ``None`` for one that is absent.
+
+    Raises:
+        DuplicateHeader: One of them stands more than once.
+    """
     if headers is None or isinstance(headers, str | bytes):
         return headers, None
     mapping = cast("Mapping[str | bytes, str | bytes]", headers) if isinstance(headers, Mapping) else None
@@ -447,5 +440,5 @@ def _signature_of(headers: Headers) -> tuple[str | bytes | None, str | bytes | N
     signatures, timestamps = found.values()
     if len(signatures) > 1 or len(timestamps) > 1:
         message = f"{SIGNATURE_HEADER} or {TIMESTAMP_HEADER} stands more than once; one delivery has one of each"
-        raise MalformedSignature(message)
+        raise DuplicateHeader(message)
     return (signatures[0] if signatures else None), (timestamps[0] if timestamps else None)

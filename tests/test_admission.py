@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from roovet_webhooks import WebhookRequest
 from roovet_webhooks.admission import Head, admit
 from roovet_webhooks.errors import (
+    DuplicateHeader,
     LengthRequired,
-    MalformedSignature,
     MethodNotAllowed,
     PayloadTooLarge,
     RequestError,
@@ -158,7 +158,7 @@ def test_a_length_that_the_server_needs() -> None:
 
 @pytest.mark.parametrize("name", [b"X-Roovet-Signature", b"X-Roovet-Timestamp"])
 def test_a_header_of_the_signature_twice(name: bytes) -> None:
-    with pytest.raises(MalformedSignature, match=f"there are 2 {name.decode()} headers"):
+    with pytest.raises(DuplicateHeader, match=f"there are 2 {name.decode()} headers"):
         head_of(JSON, (name, b"1"), (name.lower(), b"1"))
 
 

@@ -70,6 +70,7 @@ class Scene:
     signature: Callable[[str], str | None] = str
     skew: int = 0
     unsigned: str | None = None
+    twice: bool = False
     signed_with: str = SECRET
     raw: bytes = field(default_factory=payload)
     body: Callable[[bytes], Iterable[bytes]] = lambda raw: iter([raw])
@@ -98,6 +99,8 @@ class Scene:
             "X-Roovet-Timestamp": self.unsigned,
         }
         pairs = [(name.encode(), value.encode()) for name, value in headers.items() if value is not None]
+        if self.twice:
+            pairs.append((b"x-roovet-signature", signed.encode()))
         answer = receiver.receive(WebhookRequest(self.method, "/", pairs, self.body(self.raw)))
         return answer, *told[-1]
 
@@ -158,6 +161,7 @@ FAULTS: list[list[Fault]] = [
     [Fault(errors.PayloadTooLarge, {"length": "1001"}, "declared")],
     [
         Fault(errors.MissingSignature, {"signature": nothing}),
+        Fault(errors.DuplicateHeader, {"twice": True}),
         Fault(errors.MalformedSignature, {"signature": str.upper}),
     ],
     [

@@ -17,6 +17,7 @@ from support import NOW, OTHER_SECRET, SECRET, headers_of, payload
 
 from roovet_webhooks import (
     ConfigurationError,
+    DuplicateHeader,
     Event,
     EventValidationError,
     FutureTimestamp,
@@ -393,7 +394,7 @@ class TestConstructEvent:
     @pytest.mark.parametrize("name", ["X-Roovet-Signature", "x-roovet-timestamp"])
     def test_a_header_twice(self, name: str) -> None:
         pairs = [*headers_of(RAW).items(), (name, str(NOW))]
-        with pytest.raises(MalformedSignature, match="more than once"):
+        with pytest.raises(DuplicateHeader, match="more than once"):
             construct_event(RAW, pairs, SECRET, now=NOW)
 
     def test_the_timestamp_header_counts(self) -> None:

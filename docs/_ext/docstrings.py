@@ -6,6 +6,8 @@ looks in the same module only, and takes a type alias for no class.
 
 from __future__ import annotations
 
+from functools import reduce
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from sphinx.util.nodes import make_refnode
@@ -19,26 +21,39 @@ if TYPE_CHECKING:
     from sphinx.environment import BuildEnvironment
     from sphinx.util.typing import ExtensionMetadata
 
-_FACE = "roovet_webhooks."
+_FACE = "roovet_webhooks"
 _NOT_A_FIELD = {"attribute", "data", "property"}
 _COLON, _HIDDEN = ":", "\ue000"
 
 
 def resolve_by_own_name(
     app: Sphinx, env: BuildEnvironment, node: pending_xref, content: nodes.TextElement
-) -> nodes.reference | None:
-    """Resolve a reference to the one documented object of that name, wherever it is."""
+) -> nodes.Element | None:
+    """Resolve a reference to the documented object of that name, wherever it is.
+
+    Of several, a name of the face comes first, and a function or class before methods of that name. What is documented
+    nowhere, but is there, is no misspelt name, and stays without a link.
+    """
     if node.get("refdomain") != "py":
         return None
-    target: str = node["reftarget"]
-    if target.startswith(_FACE) and hasattr(roovet_webhooks, target.removeprefix(_FACE)):
-        value = getattr(roovet_webhooks, target.removeprefix(_FACE))
-        target = f"{value.__module__}.{value.__name__}"
+    target: str = node["reftarget"].removeprefix(f"{_FACE}.")
+    home: str | None = getattr(getattr(roovet_webhooks, target, None), "__module__", None)
+    if home is not None:
+        target = f"{home}.{target}"
     found = env.domains.python_domain.find_obj(env, "", "", target, None, searchmode=1)
-    if len(found) != 1:
-        return None
-    name, entry = found[0]
-    return make_refnode(app.builder, node["refdoc"], entry.docname, entry.node_id, content, name)
+    objects = [(name.count("."), name, entry) for name, entry in found if entry.objtype != "module"]
+    if objects:
+        _, name, entry = min(objects, key=lambda one: one[:2])
+        return make_refnode(app.builder, node["refdoc"], entry.docname, entry.node_id, content, name)
+    return content if _is_there(node.get("py:module"), target) else None
+
+
+def _is_there(module: str | None, name: str) -> bool:
+    try:
+        reduce(getattr, name.split("."), import_module(module or _FACE))
+    except AttributeError:
+        return False
+    return True
 
 
 def _hide_colons(_app: Sphinx, what: str, _name: str, _object: object, _options: object, lines: list[str]) -> None:
