@@ -17,10 +17,11 @@ extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
-    "sphinx_click",
     "sphinx_copybutton",
     "docstrings",
+    "helptexts",
     "pictures",
+    "repository",
 ]
 source_suffix = {".md": "markdown"}
 exclude_patterns = ["_build"]
@@ -29,13 +30,14 @@ default_role = "py:obj"  # what stands between backticks in a docstring is a nam
 html_theme = "furo"
 html_title = f"roovet-webhooks {release}"
 html_static_path = ["_static"]
-html_css_files = ["pictures.css"]
+html_css_files = ["pages.css"]
 
 myst_heading_anchors = 4  # the anchors that code hosts make, so that one link serves both
 
 autodoc_default_options = {"members": True, "member-order": "bysource", "show-inheritance": True}
 autodoc_preserve_defaults = True
 python_maximum_signature_line_length = 88
+toc_object_entries_show_parents = "hide"
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 napoleon_use_rtype = False  # "Returns:" is a sentence, and a colon in it makes no type of its beginning

@@ -150,7 +150,7 @@ def test_every_defence_names_a_test_that_exists() -> None:
     rows = rows_of(section_of("docs/explanation/threat-model.md", "What is defended"), 4)
     assert rows
     for *_, proof in rows:
-        file, test = proof.strip("`").split("::")
+        file, test = re.findall(r"`([^`]+)`", proof)
         assert test in names_of_tests(ROOT / "tests" / file)
 
 

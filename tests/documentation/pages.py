@@ -38,6 +38,11 @@ class Block(NamedTuple):
     note: str
     before: str
 
+    @property
+    def is_fragment(self) -> bool:
+        """Whether it cannot run with the others of its page; the note has to say why."""
+        return re.match(r"fragment: \S", self.note) is not None
+
     def compiled(self, page: str) -> types.CodeType:
         """Return its code; the empty lines before make a traceback name the line of the page."""
         return compile("\n" * self.line + self.code, str(ROOT / page), "exec", dont_inherit=True)

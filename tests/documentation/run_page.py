@@ -42,6 +42,8 @@ def run_page(page: str) -> int:
     namespace = vars(module)
     posts: list[Mounted] = []
     for block in python_of(page):
+        if block.is_fragment:
+            continue
         before = {name: namespace.get(name) for name in _MOUNTED_AS}
         exec(block.compiled(page), namespace)  # noqa: S102 - the page's own code is what is tested
         # Where a block tells tenants apart, one of them is posted to.
