@@ -45,12 +45,8 @@ napoleon_use_rtype = False  # "Returns:" is a sentence, and a colon in it makes 
 nitpicky = True
 nitpick_ignore_regex = [
     # Names of other projects: their inventories would have to be fetched, and a build needs no network.
-    (r"py:.*", r"(builtins|collections|concurrent|datetime|enum|functools|typing)\..*"),
-    (r"py:.*", r"(anyio|cryptography|flask|django|msgspec|starlette)\..*"),
-    # The same, as a module that imports them for type checkers only has them.
-    (r"py:.*", r"(ASGIApp|AsyncView|Blueprint|HMAC|HttpRequest|Receive|Request|Response|Scope|Send|View|datetime)"),
-    # A part of an expression that Sphinx takes for a name.
-    (r"py:.*", r".*\[.*"),
-    # Type variables, which no page is about.
-    (r"py:.*", r"(roovet_webhooks\.(\w+\.)+)?(E|F|P|R|T|P\.args|P\.kwargs|OnError|OnRejected)"),
+    (r"py:.*", rf"({'|'.join(sys.stdlib_module_names)})\..+"),
+    (r"py:.*", r"(anyio|cryptography|django|flask|msgspec|opentelemetry|pydantic|sqlalchemy|starlette|structlog)\..+"),
+    # Parts of an annotation that Sphinx takes for names.
+    (r"py:.*", r".*\[.*|P\.args|P\.kwargs"),
 ]

@@ -6,8 +6,9 @@ looks in the same module only, and takes a type alias for no class.
 
 from __future__ import annotations
 
-from functools import reduce
-from importlib import import_module
+import ast
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sphinx.util.nodes import make_refnode
@@ -45,15 +46,31 @@ def resolve_by_own_name(
     if objects:
         _, name, entry = min(objects, key=lambda one: one[:2])
         return make_refnode(app.builder, node["refdoc"], entry.docname, entry.node_id, content, name)
-    return content if _is_there(node.get("py:module"), target) else None
+    return content if _is_there(target) else None
 
 
-def _is_there(module: str | None, name: str) -> bool:
-    try:
-        reduce(getattr, name.split("."), import_module(module or _FACE))
-    except AttributeError:
-        return False
-    return True
+def _is_there(name: str) -> bool:
+    """Say whether the package has something of a name, such as ``CODES`` or ``Verified.secret_name``."""
+    return set(name.split(".")) <= _names()
+
+
+@cache
+def _names() -> set[str]:
+    """Return every name that a module defines or imports, if for type checkers only, and those of the modules."""
+    names: set[str] = set()
+    for path in Path(roovet_webhooks.__file__).parent.rglob("*.py"):
+        names |= {path.stem, path.parent.name}
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            match node:
+                case ast.ClassDef(name=name) | ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+                    names.add(name)
+                case ast.Name(id=name, ctx=ast.Store()):
+                    names.add(name)
+                case ast.alias(name=name, asname=other):
+                    names.add(other or name)
+                case _:
+                    pass
+    return names
 
 
 def _hide_colons(_app: Sphinx, what: str, _name: str, _object: object, _options: object, lines: list[str]) -> None:

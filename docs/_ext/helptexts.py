@@ -19,14 +19,11 @@ def _described(_app: Sphinx, _context: object, lines: list[str]) -> None:
     in_example = False
     for line in lines:
         bare = line.removeprefix(_BAR)
-        if bare.startswith(_EXAMPLE):
-            in_example = True
-            made += ["Example:", "", ".. code-block:: shell", "", f"   {bare.removeprefix(_EXAMPLE)}"]
-        elif in_example and bare:
-            made.append(f"   {bare}")
-        else:
-            in_example = False
-            made.append(_OPTION.sub(r"``\g<0>``", line))
+        begins = bare.startswith(_EXAMPLE)
+        if begins and not in_example:
+            made += ["Example:", "", ".. code-block:: shell", ""]
+        in_example = begins or (in_example and bool(bare))
+        made.append(f"   {bare.removeprefix(_EXAMPLE)}" if in_example else _OPTION.sub(r"``\g<0>``", line))
     lines[:] = made
 
 

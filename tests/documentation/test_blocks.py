@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from itertools import dropwhile, groupby
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ from roovet_webhooks import VerificationError, WebhookReceiver, error_response
 from roovet_webhooks.cli.root import root
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 # How many mounted receivers and guarded views each page shows; every one of them is sent deliveries.
@@ -37,7 +38,8 @@ MOUNTED = {
 LANGUAGES = {
     "python": "test_the_code_of_a_page_runs",
     "sh": "test_every_command_of_ours_on_a_page_can_be_given, and test_tutorials",
-    "json": "test_what_is_shown_as_json_is",
+    "json": "test_what_is_shown_as_data_is",
+    "toml": "test_what_is_shown_as_data_is",
     "http": "test_the_readme_shows_a_refusal_as_it_is",
     "text": "test_the_readme_shows_a_refusal_as_it_is, and test_tutorials",
 }
@@ -85,10 +87,11 @@ def test_every_block_of_a_page_is_of_a_kind_that_is_tested(page: str) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_what_is_shown_as_json_is(page: str) -> None:
+def test_what_is_shown_as_data_is(page: str) -> None:
+    readers: dict[str, Callable[[str], object]] = {"json": json.loads, "toml": tomllib.loads}
     for block in blocks_of(page):
-        if block.language == "json":
-            json.loads(block.code)
+        if block.language in readers:
+            readers[block.language](block.code)
 
 
 def commands_of(page: str) -> Iterator[list[str]]:
