@@ -1,6 +1,6 @@
 """How the one life of a delivery runs in two worlds.
 
-`receiver` and `dispatch` are written once, as coroutines that reach the outside through a bridge only. In an
+``receiver`` and ``dispatch`` are written once, as coroutines that reach the outside through a bridge only. In an
 async server the event loop drives them. In a sync one `run` does: a `SyncBridge` never suspends, so that a
 single step takes the coroutine to its end.
 """
@@ -31,7 +31,10 @@ T = TypeVar("T")
 P = ParamSpec("P")
 
 Take = Callable[[bytes], None]
+"""Takes the next chunk of a body."""
+
 InThread = Callable[..., Awaitable[Any]]
+"""Calls a sync function with its arguments in a thread, and awaits its result."""
 
 
 class Bridge(Protocol):

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from roovet_webhooks.signing import Verified
 
 Dedupe: TypeAlias = Callable[[Event], str | bytes]
+"""Makes the key of a delivery from its event, where identical bytes are not what makes two of them one."""
+
 DEFAULT_TENANT = "default"
 
 

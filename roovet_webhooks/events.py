@@ -173,6 +173,7 @@ def _value(raw: msgspec.Raw) -> object:
 
 
 Decode: TypeAlias = Callable[[bytes, Event], object]
+"""Builds what a handler asked for from a raw body and its envelope."""
 
 
 def decoder_of(wanted: object) -> Decode:

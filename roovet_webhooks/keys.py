@@ -63,7 +63,7 @@ class Secret(Unpicklable):
 
     Args:
         value: The secret as the vendor shows it, or its bytes. At least 16 bytes; below 24 bytes it warns.
-        name: What logs and `Verified.secret_name` say instead of the secret.
+        name: What logs and ``Verified.secret_name`` say instead of the secret.
         not_before: From when it is used: an aware `datetime` or Unix seconds; ``None`` for always.
         expires: Until when it is used, likewise; exclusive.
 
@@ -232,6 +232,7 @@ class Keyring(Unpicklable):
 
 
 SecretLike: TypeAlias = "str | bytes | Secret | Keyring | Sequence[str | bytes | Secret]"
+"""What names one signing secret or several, wherever one is asked for."""
 
 
 def as_keyring(secret: SecretLike) -> Keyring:

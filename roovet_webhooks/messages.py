@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from roovet_webhooks.errors import WebhookError
 
 Body: TypeAlias = bytes | Iterable[bytes] | AsyncIterable[bytes]
+"""A raw body: whole, or in chunks that are read once."""
 
 
 class WebhookRequest:

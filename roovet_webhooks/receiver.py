@@ -45,7 +45,8 @@ from roovet_webhooks.signing import DEFAULT_TOLERANCE, Verifier, checked_toleran
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Generator, Sequence
 
-    Resolver: TypeAlias = Callable[[WebhookRequest], Tenant | Awaitable[Tenant | None] | None]
+Resolver: TypeAlias = "Callable[[WebhookRequest], Tenant | Awaitable[Tenant | None] | None]"
+"""Says whose secrets count for a request; ``None`` where nobody's do."""
 
 SECRET_VARIABLE = "ROOVET_WEBHOOK_SECRET"  # noqa: S105 - the name of a variable, not a secret
 DEFAULT_MAX_BODY_BYTES = 1_048_576

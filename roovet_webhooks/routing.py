@@ -34,6 +34,8 @@ E = TypeVar("E")
 T = TypeVar("T")
 
 Function: TypeAlias = Callable[..., object]
+"""A function of the user's, sync or async."""
+
 OnError = TypeVar("OnError", bound="Callable[[Exception, Delivery], object]")
 OnRejected = TypeVar("OnRejected", bound="Callable[[WebhookError, WebhookRequest], object]")
 

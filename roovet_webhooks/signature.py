@@ -43,11 +43,13 @@ _DOCUMENTED = re.compile(rb"t=([1-9][0-9]{0,11}),v1=([0-9a-f]{64})").fullmatch
 _ITEM = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+)=([!-+\--~]*)")
 
 
-# What a header says, as a plain tuple because it is made once a delivery and unpacked at once:
-#   literal    the text of t as it stands in the header; the MAC covers these bytes
-#   timestamp  the same as a number: Unix seconds
-#   digests    the given digests, 32 bytes each (16 when truncated ones are accepted)
+# A plain tuple because it is made once a delivery and unpacked at once.
 SignatureHeader: TypeAlias = tuple[bytes, int, tuple[bytes, ...]]
+"""What a header says.
+
+The text of ``t`` as it stands in the header, since the MAC covers these bytes; the same as a number, Unix seconds; and
+the given digests, 32 bytes each (16 when truncated ones are accepted).
+"""
 
 
 def parse_signature(header: str | bytes | None, *, accept_truncated: bool = False) -> SignatureHeader:

@@ -352,6 +352,7 @@ def sign(raw: bytes, secret: SecretLike, *, timestamp: int | None = None) -> str
 
 
 Headers: TypeAlias = Mapping[str, str] | Iterable[tuple[str | bytes, str | bytes]] | str | bytes | None
+"""The headers of a request, as a mapping or as pairs; or the signature header's text itself."""
 
 
 @overload

@@ -1,234 +1,38 @@
-"""The pages say what is true: their code runs, their commands and tables are those of the package."""
+"""The tables of the pages say what is true: they are those of the package."""
 
 from __future__ import annotations
 
+import ast
 import doctest
 import importlib
-import json
-import os
 import re
-import subprocess
-import sys
-import time
-import types
-from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, cast
 
 import pytest
-from support import NOW, SECRET, headers_of, payload, request_of
+from documentation.pages import DOCS, ROOT, python_of, rows_of, section_of, text_of
+from support import NOW, SECRET, payload, request_of
 
+import roovet_webhooks
 from roovet_webhooks import Delivery, DropDelivery, Event, RetryLater, WebhookReceiver, errors
+from roovet_webhooks.inbox.protocol import STEPS
+from roovet_webhooks.life import LIFE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Iterator
+    from pathlib import Path
 
-    Post = Callable[[str, bytes, Mapping[str, str]], tuple[int, bytes]]
-
-ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "roovet_webhooks"
-PAGES = ["README.md", *sorted(str(page.relative_to(ROOT)) for page in (ROOT / "docs").glob("*.md"))]
-# How many mounted receivers and guarded views each page shows; every one of them is sent deliveries.
-MOUNTED = {"README.md": 5, "docs/frameworks.md": 13, "docs/tutorial.md": 1}
-PATH = "/webhooks/roovet"
-SET_UP = [
-    "python3 -m venv .venv && .venv/bin/pip install -q -c constraints.txt '.[cli]' && .venv/bin/roovet-webhooks demo",
-    (
-        "python3 -m venv .venv && .venv/bin/pip install -q 'pip>=25.1' && .venv/bin/pip install -q -c constraints.txt "
-        "-e '.[all]' --group test && .venv/bin/python -m pytest --cov"
-    ),
-]
-
-
-class Block(NamedTuple):
-    """A block of Python on a page."""
-
-    line: int
-    code: str
-    fragment: bool
-
-    def compiled(self, page: str) -> types.CodeType:
-        # The empty lines before it make a traceback name the line of the page.
-        return compile("\n" * self.line + self.code, str(ROOT / page), "exec", dont_inherit=True)
-
-
-class Mounted(NamedTuple):
-    """A receiver or a guarded view that a page has mounted, and how it is sent a delivery."""
-
-    post: Post
-    path: str
-    secret: str
-
-
-def text_of(page: str) -> str:
-    return (ROOT / page).read_text("utf-8")
-
-
-def blocks_of(page: str) -> list[Block]:
-    """Return the blocks of a page; one after ``<!-- fragment: reason -->`` is not to be run."""
-    text = text_of(page)
-    fences = re.finditer(r"^(<!-- fragment: \S.* -->\n)?```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    return [Block(text[: fence.start(2)].count("\n"), fence[2], fence[1] is not None) for fence in fences]
-
-
-def section_of(page: str, title: str) -> str:
-    found = re.search(rf"^## {re.escape(title)}\n(.*?)(?=^## |\Z)", text_of(page), re.MULTILINE | re.DOTALL)
-    assert found is not None
-    return found[1]
-
-
-def rows_of(text: str, columns: int) -> list[list[str]]:
-    """Return the cells of all tables of so many columns, without their heads."""
-    tables = re.findall(r"^\|.*\n\|[-|]+\|\n((?:\|.*\n)+)", text, re.MULTILINE)
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for table in tables for line in table.splitlines()]
-    return [row for row in rows if len(row) == columns]
-
-
-# What runs in a process of its own, because a page configures frameworks for good
-
-
-def run_page(page: str) -> int:
-    """Run a page's blocks, then its tests, then post deliveries to whatever it has mounted; count the mounted."""
-    configure_django()
-    module = types.ModuleType("page")
-    module.__file__ = str(ROOT / page)
-    sys.modules["page"] = module
-    namespace = vars(module)
-    posts: list[Mounted] = []
-    for block in blocks_of(page):
-        if block.fragment:
-            continue
-        before = {name: namespace.get(name) for name in ("app", "urlpatterns", "lambda_handler")}
-        exec(block.compiled(page), namespace)  # noqa: S102 - the page's own code is what is tested
-        # Where a block tells tenants apart, one of them is posted to.
-        tenants: dict[str, str] = namespace["SECRETS"] if "SECRETS" in block.code else {}
-        path, secret = (f"{PATH}/acme", tenants["acme"]) if tenants else (PATH, SECRET)
-        posts += [
-            Mounted(poster(namespace[name]), path, secret)
-            for name, value in before.items()
-            if namespace.get(name) is not value
-        ]
-    for name, test in list(namespace.items()):
-        if name.startswith("test_"):
-            test()
-    for post, path, secret in posts:
-        raw = payload("order.created", ts=int(time.time()))
-        headers = headers_of(raw, secret=secret, timestamp=int(time.time()))
-        status, body = post(path, raw, headers)
-        assert status == 200, (status, body)
-        status, body = post(path, raw + b" ", headers)
-        assert (status, json.loads(body)["error"]["type"]) == (400, "verification_failed")
-    return len(posts)
-
-
-def configure_django() -> None:
-    import django  # noqa: PLC0415 - only in the process that runs a page
-    from django.conf import settings  # noqa: PLC0415 - only in the process that runs a page
-
-    settings.configure(
-        ALLOWED_HOSTS=["testserver"],
-        DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
-        INSTALLED_APPS=["django.contrib.contenttypes", "django.contrib.auth", "roovet_webhooks.django"],
-        USE_TZ=True,
-    )
-    django.setup()
-
-
-def poster(mounted: object) -> Post:
-    """Return what posts a body to a Flask or ASGI application, to URL patterns of Django, or to a Lambda function."""
-    import flask  # noqa: PLC0415 - only in the process that runs a page
-
-    if isinstance(mounted, list):
-        return partial(post_to_django, mounted)
-    if isinstance(mounted, flask.Flask):
-        return partial(post_to_flask, mounted)
-    if isinstance(mounted, types.FunctionType):
-        return partial(post_to_lambda, mounted)
-    return partial(post_to_asgi, mounted)
-
-
-def post_to_django(patterns: list[object], path: str, raw: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
-    from django.test import Client, override_settings  # noqa: PLC0415 - only in the process that runs a page
-
-    urls = types.ModuleType("page_urls")
-    vars(urls)["urlpatterns"] = patterns
-    with override_settings(ROOT_URLCONF=urls):
-        response = Client().post(path, raw, "application/json", headers=dict(headers))
-    return response.status_code, response.content
-
-
-def post_to_flask(app: object, path: str, raw: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
-    import flask  # noqa: PLC0415 - only in the process that runs a page
-
-    assert isinstance(app, flask.Flask)
-    response = app.test_client().post(path, data=raw, headers=dict(headers))
-    return response.status_code, response.data
-
-
-def post_to_lambda(
-    function: Callable[..., dict[str, object]], path: str, raw: bytes, headers: Mapping[str, str]
-) -> tuple[int, bytes]:
-    lower = {name.lower(): value for name, value in headers.items()}
-    http = {"method": "POST", "path": path}
-    answer = function({"requestContext": {"http": http}, "headers": lower, "body": raw.decode()}, None)
-    status, body = answer["statusCode"], answer["body"]
-    assert isinstance(status, int)
-    assert isinstance(body, str)
-    return status, body.encode()
-
-
-def post_to_asgi(app: object, path: str, raw: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
-    import anyio  # noqa: PLC0415 - only in the process that runs a page
-    import httpx  # noqa: PLC0415 - only in the process that runs a page
-
-    async def post() -> httpx.Response:
-        transport = httpx.ASGITransport(cast("Any", app))
-        async with httpx.AsyncClient(transport=transport, base_url="http://testserver") as client:
-            return await client.post(path, content=raw, headers=headers)
-
-    response = anyio.run(post)
-    return response.status_code, response.content
-
-
-@pytest.mark.parametrize("page", PAGES)
-def test_the_code_of_a_page_runs(page: str, tmp_path: Path) -> None:
-    ran = subprocess.run(  # noqa: S603 - this file, run by this interpreter
-        [sys.executable, "-W", "error", __file__, page],
-        cwd=tmp_path,
-        env={**os.environ, "ROOVET_WEBHOOK_SECRET": SECRET},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert ran.returncode == 0, ran.stderr
-    assert int(ran.stdout.splitlines()[-1]) == MOUNTED.get(page, 0)
-
-
-@pytest.mark.parametrize("page", PAGES)
-def test_every_block_of_a_page_compiles(page: str) -> None:
-    blocks = blocks_of(page)
-    # No block escapes by the form of its fence.
-    assert len(blocks) == len(re.findall(r"^\s*```\s*py", text_of(page), re.MULTILINE))
-    for block in blocks:
-        block.compiled(page)
-
-
-@pytest.mark.parametrize("page", PAGES)
-def test_every_link_of_a_page_leads_somewhere(page: str) -> None:
-    for target, _, anchor in (link.partition("#") for link in re.findall(r"\]\(([^)\s]+)\)", text_of(page))):
-        if target.startswith("http"):
-            continue
-        path = (ROOT / page).parent / target if target else ROOT / page
-        assert path.exists(), target
-        if anchor:
-            titles = re.findall(r"^#+ (.*)$", path.read_text("utf-8"), re.MULTILINE)
-            assert anchor in {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
-
-
-def test_the_readme_sets_up_with_exactly_two_commands() -> None:
-    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", section_of("README.md", "Set up"), re.MULTILINE | re.DOTALL)
-    assert blocks == [("sh", SET_UP[0] + "\n"), ("sh", SET_UP[1] + "\n")]
+# What no page of the reference is about, and why. A page about a package is about what is in it.
+INTERNAL = {
+    "admission": "a step of the receiver: the life of a delivery says what it checks",
+    "cli": "the command line has a page, made from its own help",
+    "cli.*": "likewise",
+    "dispatch": "a step of the receiver, as admission",
+    "inbox": "a folder: what is in it has the pages",
+    "intake": "a step of the receiver, as admission",
+    "mac": "what it computes is documented where it is used, in signing",
+}
 
 
 def classes_of_the_tree() -> dict[str, type[errors.WebhookError]]:
@@ -241,7 +45,7 @@ def classes_of_the_tree() -> dict[str, type[errors.WebhookError]]:
 
 def test_the_table_of_errors_is_the_tree() -> None:
     tree = classes_of_the_tree()
-    section = section_of("docs/semantics.md", "Answers")
+    section = text_of("docs/reference/answers.md")
     rows = re.findall(r"^\| (\d{3}) \| `(\w+)` \| (.*) \|$", section, re.MULTILINE)
     told = {code: (int(status), word) for status, word, codes in rows for code in re.findall(r"`(\w+)`", codes)}
     assert told == {code: (tree[code].status, tree[code].type) for code in told}
@@ -255,7 +59,7 @@ def test_the_table_of_errors_is_the_tree() -> None:
 
 
 def test_the_usual_causes_are_told_of_codes_that_exist() -> None:
-    rows = rows_of(section_of("docs/operations.md", "The log"), 2)
+    rows = rows_of(text_of("docs/reference/log.md"), 2)
     codes = {code for row in rows for code in re.findall(r"`(\w+)`", row[0])}
     assert codes
     assert codes <= classes_of_the_tree().keys()
@@ -298,8 +102,8 @@ def what_is_logged(caplog: pytest.LogCaptureFixture) -> dict[str, tuple[str, dic
     return logged
 
 
-def test_the_log_is_as_the_page_on_operations_says(caplog: pytest.LogCaptureFixture) -> None:
-    section = section_of("docs/operations.md", "The log")
+def test_the_log_is_as_its_page_says(caplog: pytest.LogCaptureFixture) -> None:
+    section = text_of("docs/reference/log.md")
     logged = what_is_logged(caplog)
     told = {row[0].strip("`"): row[1] for row in rows_of(section, 3)}
     assert {name: level for name, (level, _) in logged.items()} == told
@@ -318,6 +122,89 @@ def test_the_log_is_as_the_page_on_operations_says(caplog: pytest.LogCaptureFixt
     assert {name for name in told if "endpoint" not in logged[name][1]} == {"hook.failed"}
 
 
+def statuses_of(text: str) -> set[int]:
+    return {int(status) for status in re.findall(r"\b[2-5]\d\d\b", re.sub(r"300 seconds", "", text))}
+
+
+def test_the_table_of_the_life_of_a_delivery_is_that_of_the_code() -> None:
+    rows = rows_of(section_of("docs/explanation/semantics.md", "The life of a delivery"), 2)
+    assert len(rows) == len(LIFE)
+    for (holds, refused_with), step in zip(rows, LIFE, strict=True):
+        assert holds.startswith(step.holds)
+        ends = {error.status for error in step.refusals} | {answer.status for answer in step.endings}
+        assert statuses_of(refused_with) == ends
+
+
+def test_the_table_of_states_is_that_of_the_code() -> None:
+    rows = rows_of(section_of("docs/explanation/semantics.md", "States"), 3)
+    told = {(row[0].strip("`"), re.findall(r"`(\w+)`", row[1])[0]): row[2].strip("`") for row in rows}
+    assert told == {(str(state), str(step)): str(target) for (state, step), target in STEPS.items()}
+
+
+def names_of_tests(path: Path) -> set[str]:
+    tree = ast.parse(path.read_text("utf-8"))
+    return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+
+
+def test_every_defence_names_a_test_that_exists() -> None:
+    rows = rows_of(section_of("docs/explanation/threat-model.md", "What is defended"), 4)
+    assert rows
+    for *_, proof in rows:
+        file, test = re.findall(r"`([^`]+)`", proof)
+        assert test in names_of_tests(ROOT / "tests" / file)
+
+
+# The reference
+
+
+def modules_of_the_package() -> Iterator[str]:
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+REFERENCE = {
+    module: f"docs/reference/{page.name}"
+    for page in sorted((DOCS / "reference").glob("*.md"))
+    for module in re.findall(r"automodule:: roovet_webhooks\.(\S+)", page.read_text("utf-8"))
+}
+
+
+def test_every_module_has_a_page_or_a_reason_to_have_none() -> None:
+    modules = set(modules_of_the_package()) - {""}
+    without = {
+        module
+        for module in modules
+        if not any(module == page or module.startswith(f"{page}.") for page in REFERENCE)
+        and not any(fnmatchcase(module, pattern) for pattern in INTERNAL)
+    }
+    assert not without, "write docs/reference/<module>.md, or say in INTERNAL why there is none"
+    assert REFERENCE.keys() <= modules
+    assert all(any(fnmatchcase(module, pattern) for module in modules) for pattern in INTERNAL)
+
+
+def test_a_page_of_the_reference_bears_the_name_of_its_module_and_is_in_the_index() -> None:
+    index = text_of("docs/reference/index.md")
+    for module, page in REFERENCE.items():
+        assert page == f"docs/reference/{module}.md"
+        assert text_of(page).startswith(f"# {module}\n")
+        assert f"[{module}]({module}.md)" in index
+
+
+def test_every_name_of_the_face_is_imported_on_the_page_of_its_module() -> None:
+    imported = {
+        (module, name)
+        for module, page in REFERENCE.items()
+        for block in python_of(page)
+        for name in re.findall(r"\w+", block.code.partition("from roovet_webhooks import ")[2].partition("#")[0])
+    }
+    face = cast("list[str]", roovet_webhooks.__all__)
+    homes = {(getattr(roovet_webhooks, name).__module__.removeprefix("roovet_webhooks."), name) for name in face}
+    # Of the tree, whose page says so, a few stand for all.
+    assert {pair for pair in imported if pair[0] != "errors"} == {pair for pair in homes if pair[0] != "errors"}
+    assert {pair for pair in imported if pair[0] == "errors"} < homes
+
+
 DOCTESTED = sorted(path for path in PACKAGE.rglob("*.py") if ">>>" in path.read_text("utf-8"))
 
 
@@ -327,8 +214,3 @@ def test_the_examples_of_docstrings_hold(path: Path) -> None:
     results = doctest.testmod(importlib.import_module(name))
     assert results.attempted > 0
     assert results.failed == 0
-
-
-if __name__ == "__main__":
-    mounted = run_page(sys.argv[1])
-    sys.stdout.write(f"{mounted}\n")

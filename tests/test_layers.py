@@ -18,7 +18,7 @@ ROWS = [
     ["signature", "events", "retry", "telemetry"],
     ["mac", "signing", "explain", "delivery", "routing"],
     ["inbox"],
-    ["bridge", "admission", "intake"],
+    ["life", "bridge", "admission", "intake"],
     ["dispatch", "receiver"],
     ["asgi", "wsgi", "flask", "django", "worker", "engines"],
     ["operations", "testing", "cli", "sandbox", "console", "api"],

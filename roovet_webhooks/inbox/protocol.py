@@ -22,9 +22,12 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# An operation that has to wait for a disk may return a Future instead: one committer then serves all the
-# requests that arrive together, and no thread waits for it.
 Answer: TypeAlias = "T | Future[T]"
+"""What an operation returns, or a Future of it.
+
+One that has to wait for a disk returns a Future: one committer then serves all the requests that arrive together, and
+no thread waits for it.
+"""
 
 
 class State(StrEnum):
@@ -65,6 +68,7 @@ STEPS: Mapping[tuple[State, Step], State] = {
     (State.CLAIMED, Step.FAIL): State.READY,
     (State.CLAIMED, Step.RELEASE): State.READY,
 }
+"""Which state a step leads to from which; what is not here is refused. A delivery begins in the first `State`."""
 
 
 def next_state(state: State, step: Step) -> State:

@@ -1,0 +1,148 @@
+"""Run pages: their blocks, their tests, and deliveries through whatever they have mounted; print how many that were."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+import types
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+import anyio
+import flask
+import httpx
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+from support import SECRET, headers_of, payload
+
+from documentation.pages import ROOT, python_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    Post = Callable[[str, bytes, Mapping[str, str]], tuple[int, bytes]]
+
+PATH = "/webhooks/roovet"
+_MOUNTED_AS = ("app", "urlpatterns", "lambda_handler")
+
+
+class Mounted(NamedTuple):
+    """A receiver or a guarded view that a page has mounted, and how it is sent a delivery."""
+
+    post: Post
+    path: str
+    secret: str
+
+
+def run_page(page: str) -> int:
+    module = types.ModuleType("page")
+    module.__file__ = str(ROOT / page)
+    sys.modules["page"] = module
+    namespace = vars(module)
+    posts: list[Mounted] = []
+    for block in python_of(page):
+        if block.is_fragment:
+            continue
+        before = {name: namespace.get(name) for name in _MOUNTED_AS}
+        exec(block.compiled(page), namespace)  # noqa: S102 - the page's own code is what is tested
+        # Where a block tells tenants apart, one of them is posted to.
+        tenants: dict[str, str] = namespace["SECRETS"] if "SECRETS" in block.code else {}
+        path, secret = (f"{PATH}/acme", tenants["acme"]) if tenants else (PATH, SECRET)
+        posts += [
+            Mounted(poster(namespace[name]), path, secret)
+            for name, value in before.items()
+            if namespace.get(name) is not value
+        ]
+    for name, test in list(namespace.items()):
+        if name.startswith("test_"):
+            test()
+    for post, path, secret in posts:
+        raw = payload("order.created", ts=int(time.time()))
+        headers = headers_of(raw, secret=secret, timestamp=int(time.time()))
+        status, body = post(path, raw, headers)
+        assert status == 200, (status, body)
+        status, body = post(path, raw + b" ", headers)
+        assert (status, json.loads(body)["error"]["type"]) == (400, "verification_failed")
+    return len(posts)
+
+
+def configure_django() -> None:
+    import django  # noqa: PLC0415 - only now
+    from django.conf import settings  # noqa: PLC0415 - it reads what is configured
+
+    settings.configure(
+        ALLOWED_HOSTS=["testserver"],
+        DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
+        INSTALLED_APPS=["django.contrib.contenttypes", "django.contrib.auth", "roovet_webhooks.django"],
+        USE_TZ=True,
+    )
+    django.setup()
+
+
+def poster(mounted: object) -> Post:
+    """Return what posts a body to whatever a page has mounted."""
+    if isinstance(mounted, list):
+        return partial(post_to_django, mounted)
+    if isinstance(mounted, flask.Flask):
+        return partial(post_to_flask, mounted)
+    if isinstance(mounted, types.FunctionType):
+        return partial(post_to_lambda, mounted)
+    if isinstance(mounted, web.Application):
+        return partial(post_to_aiohttp, mounted)
+    return partial(post_to_asgi, mounted)
+
+
+def post_to_django(patterns: list[object], path: str, raw: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
+    from django.test import Client, override_settings  # noqa: PLC0415 - Django has to be configured first
+
+    urls = types.ModuleType("page_urls")
+    vars(urls)["urlpatterns"] = patterns
+    with override_settings(ROOT_URLCONF=urls):
+        response = Client().post(path, raw, "application/json", headers=dict(headers))
+    return response.status_code, response.content
+
+
+def post_to_flask(app: flask.Flask, path: str, raw: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
+    response = app.test_client().post(path, data=raw, headers=dict(headers))
+    return response.status_code, response.data
+
+
+def post_to_lambda(
+    function: Callable[..., dict[str, object]], path: str, raw: bytes, headers: Mapping[str, str]
+) -> tuple[int, bytes]:
+    lower = {name.lower(): value for name, value in headers.items()}
+    http = {"method": "POST", "path": path}
+    answer = function({"requestContext": {"http": http}, "headers": lower, "body": raw.decode()}, None)
+    status, body = answer["statusCode"], answer["body"]
+    assert isinstance(status, int)
+    assert isinstance(body, str)
+    return status, body.encode()
+
+
+def post_to_aiohttp(app: web.Application, path: str, raw: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
+    async def post() -> tuple[int, bytes]:
+        # An application is bound to the loop that it first ran in, so each delivery has a copy.
+        copy = web.Application()
+        copy.add_routes([web.route(route.method, PATH, route.handler) for route in app.router.routes()])
+        async with TestClient(TestServer(copy)) as client:
+            response = await client.post(path, data=raw, headers=headers)
+            return response.status, await response.read()
+
+    return anyio.run(post)
+
+
+def post_to_asgi(app: object, path: str, raw: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
+    async def post() -> httpx.Response:
+        transport = httpx.ASGITransport(cast("Any", app))
+        async with httpx.AsyncClient(transport=transport, base_url="http://testserver") as client:
+            return await client.post(path, content=raw, headers=headers)
+
+    response = anyio.run(post)
+    return response.status_code, response.content
+
+
+if __name__ == "__main__":
+    configure_django()
+    mounted = sum(run_page(page) for page in sys.argv[1:])
+    sys.stdout.write(f"{mounted}\n")
