@@ -145,7 +145,7 @@ def test_a_receiver_that_accepts_truncated_digests_takes_one_forgery_and_no_othe
 # Endpoints that are not
 
 
-def refused(error: str, tampered: Tampered, client: object, **options: Any) -> None:  # noqa: ANN401 - of assert_refused
+def refused(error: str, tampered: Tampered, client: Any, **options: Any) -> None:  # noqa: ANN401 - of assert_refused
     with pytest.raises(AssertionError, match=error) as failed:
         tampered.assert_refused(client, **options)
     assert str(failed.value).startswith(f"the forgery {tampered.forgery.name!r} ")

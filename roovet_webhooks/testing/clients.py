@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Any, Protocol, TypedDict, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import TypeAlias
 
     from roovet_webhooks.messages import WebhookRequest, WebhookResponse
     from roovet_webhooks.testing.signed import SignedRequest
+
+    ClientLike: TypeAlias = "Receives | Posts[object] | Callable[[SignedRequest], object]"
 
 R_co = TypeVar("R_co", covariant=True)
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from roovet_webhooks.messages import WebhookResponse
     from roovet_webhooks.receiver import Resolver, WebhookReceiver
     from roovet_webhooks.testing.bodies import EventLike
-    from roovet_webhooks.testing.clients import Posts, Receives
+    from roovet_webhooks.testing.clients import ClientLike, Posts, Receives
     from roovet_webhooks.testing.forgeries import Forgery
     from roovet_webhooks.testing.signed import SignedRequest
 
@@ -178,7 +178,7 @@ class Tampered:
         genuine: dict[str, Any] = {"secret": roovet.secret, "timestamp": int(roovet.clock()), "path": roovet.path}
         return self.forgery.request(event, **{**genuine, **options})
 
-    def assert_refused(self, client: object, event: EventLike = "order.created", /, **options: Any) -> None:  # noqa: ANN401
+    def assert_refused(self, client: ClientLike, event: EventLike = "order.created", /, **options: Any) -> None:  # noqa: ANN401
         """Assert that an endpoint refuses it, and for what it is.
 
         A receiver in use (`Roovet.use`) must have refused it itself, with a code of this forgery, and handled nothing.
@@ -211,7 +211,7 @@ class Tampered:
 
     async def assert_refused_async(
         self,
-        client: object,
+        client: ClientLike,
         event: EventLike = "order.created",
         /,
         **options: Any,  # noqa: ANN401
