@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from roovet_webhooks import telemetry
 from roovet_webhooks.errors import DropDelivery, HandlerFailed, RetryLater
@@ -14,11 +14,32 @@ if TYPE_CHECKING:
 
     from roovet_webhooks.bridge import Bridge
     from roovet_webhooks.delivery import Delivery
+    from roovet_webhooks.errors import WebhookError
     from roovet_webhooks.inbox.protocol import Claim, Inbox
+    from roovet_webhooks.messages import WebhookRequest, WebhookResponse
     from roovet_webhooks.retry import RetryPolicy
     from roovet_webhooks.routing import Plan
 
 _OURS = f"{__package__}."
+
+
+class Observer(Protocol):
+    """Is told what becomes of each request while it is given to `WebhookReceiver.override`: a test's record.
+
+    It changes nothing, is called from any thread, and must not raise.
+    """
+
+    def on_answered(self, delivery: Delivery, response: WebhookResponse) -> None:
+        """Take note of a verified delivery that went to the handlers, or would have: how it was answered."""
+        ...
+
+    def on_opened(self, delivery: Delivery) -> None:
+        """Take note of a verified delivery that a guard passes on to a view."""
+        ...
+
+    def on_rejected(self, error: WebhookError, request: WebhookRequest) -> None:
+        """Take note of a request that was refused."""
+        ...
 
 
 async def attempt(  # noqa: PLR0913 - the parts of an attempt; none has a default

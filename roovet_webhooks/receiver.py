@@ -45,6 +45,8 @@ from roovet_webhooks.signing import DEFAULT_TOLERANCE, Verifier, checked_toleran
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Generator, Sequence
 
+    from roovet_webhooks.dispatch import Observer
+
 Resolver: TypeAlias = "Callable[[WebhookRequest], Tenant | Awaitable[Tenant | None] | None]"
 """Says whose secrets count for a request; ``None`` where nobody's do."""
 
@@ -128,6 +130,7 @@ class WebhookReceiver(Router):
         self._modules = (handlers,) if isinstance(handlers, str) else tuple(handlers)
         self._clock = clock
         self._plan: Plan | None = None
+        self._observers: tuple[Observer, ...] = ()
         self._check_options(acknowledge)
         if router is not None:
             self.include(router)
@@ -278,7 +281,7 @@ class WebhookReceiver(Router):
                 # Not earlier: a stranger's request must not end the time of registration.
                 self.freeze(self.endpoint)
                 self._plan = self.plan()
-            return await bridge.finish(self._process(delivery, self._plan, bridge))
+            response = await bridge.finish(self._process(delivery, self._plan, bridge))
         except WebhookError as error:
             await self._tell(error, request, bridge)
             return error_response(error)
@@ -286,13 +289,19 @@ class WebhookReceiver(Router):
             forget_variables(error)
             telemetry.error("receiver.error", error, endpoint=self.endpoint)
             return error_response(WebhookError())
+        for observer in self._observers:
+            observer.on_answered(delivery, response)
+        return response
 
     async def _open_or_tell(self, request: WebhookRequest, bridge: Bridge) -> Delivery:
         try:
-            return await self._open(request, bridge)
+            delivery = await self._open(request, bridge)
         except WebhookError as error:
             await self._tell(error, request, bridge)
             raise
+        for observer in self._observers:
+            observer.on_opened(delivery)
+        return delivery
 
     async def _open(self, request: WebhookRequest, bridge: Bridge) -> Delivery:
         head = admit(request, max_body_bytes=self._max_body_bytes)
@@ -353,6 +362,8 @@ class WebhookReceiver(Router):
             telemetry.error("receiver.not_ready", error.__cause__, **told)
         hooks = self.rejected_hooks() if self._plan is None else self._plan.rejected_hooks
         await call_hooks(hooks, bridge, error, request)
+        for observer in self._observers:
+            observer.on_rejected(error, request)
 
     # Tests
 
@@ -363,6 +374,7 @@ class WebhookReceiver(Router):
         secret: SecretLike | Resolver | None = _UNCHANGED,
         clock: Callable[[], float] = _UNCHANGED,
         inbox: Inbox = _UNCHANGED,
+        observer: Observer | None = None,
     ) -> Generator[WebhookReceiver]:
         """Replace parts of this receiver for the length of a test, for every thread.
 
@@ -370,8 +382,10 @@ class WebhookReceiver(Router):
             secret: As the constructor takes it; ``None`` for none.
             clock: As the constructor takes it.
             inbox: As the constructor takes it.
+            observer: Is told what becomes of each request, beside those that are told already. It may come
+                after the first dispatch, where a hook may not; see `roovet_webhooks.testing.recording`.
         """
-        before = self._resolver, self._verifier, self._clock, self._inbox
+        before = self._resolver, self._verifier, self._clock, self._inbox, self._observers
         try:
             if secret is not _UNCHANGED:
                 self._use_secret(secret)
@@ -379,9 +393,11 @@ class WebhookReceiver(Router):
                 self._clock = clock
             if inbox is not _UNCHANGED:
                 self._inbox = inbox
+            if observer is not None:
+                self._observers = (*self._observers, observer)
             yield self
         finally:
-            self._resolver, self._verifier, self._clock, self._inbox = before
+            self._resolver, self._verifier, self._clock, self._inbox, self._observers = before
 
     def __repr__(self) -> str:
         """Show which receiver it is."""

@@ -36,6 +36,7 @@ T = TypeVar("T")
 Function: TypeAlias = Callable[..., object]
 """A function of the user's, sync or async."""
 
+OnAny = TypeVar("OnAny", bound="Callable[[Event], object] | Callable[[Event, Delivery], object]")
 OnError = TypeVar("OnError", bound="Callable[[Exception, Delivery], object]")
 OnRejected = TypeVar("OnRejected", bound="Callable[[WebhookError, WebhookRequest], object]")
 
@@ -198,7 +199,7 @@ class Router:
 
         return register
 
-    def fallback(self, function: Function) -> Function:
+    def fallback(self, function: OnAny) -> OnAny:
         """Register the handler for events that no other handler wants; it takes a plain `Event`.
 
         Raises:

@@ -1,20 +1,19 @@
-"""What tests share: a secret, a clock, and deliveries signed like Roovet's."""
+"""What tests share beside `roovet_webhooks.testing`: the secret of the vectors, and deliveries put together by hand."""
 
 from __future__ import annotations
 
-import itertools
-import json
 from typing import TYPE_CHECKING
 
-from roovet_webhooks import Signer, WebhookRequest
+from roovet_webhooks import Signer, WebhookRequest, testing
+from roovet_webhooks.testing.bodies import body_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 SECRET = "whsec_5f2b8c1e9a7d4036b1c2d3e4f5061728"
 OTHER_SECRET = "whsec_00000000000000000000000000000000"
-NOW = 1_762_782_800
-PATH = "/webhooks/roovet"
+NOW = testing.NOW
+PATH = testing.PATH
 REFUSED = {
     "error": {
         "type": "verification_failed",
@@ -24,18 +23,12 @@ REFUSED = {
     }
 }
 
-_numbers = itertools.count(1)
-
-
-def clock() -> float:
-    """Stand still at NOW."""
-    return float(NOW)
+clock = testing.Clock()
 
 
 def payload(event: str = "order.created", **fields: object) -> bytes:
     """Return the body of an event that no other call has made."""
-    content: dict[str, object] = {"event": event, "id": f"ord_{next(_numbers)}", "ts": NOW, **fields}
-    return json.dumps(content, separators=(",", ":")).encode()
+    return body_of(event, fields, ts=NOW)
 
 
 def headers_of(raw: bytes, *, secret: str = SECRET, timestamp: int = NOW) -> dict[str, str]:
@@ -48,7 +41,7 @@ def request_of(
     headers: Mapping[str, str] | None = None,
     *,
     method: str = "POST",
-    path: str = "/webhooks/roovet",
+    path: str = PATH,
 ) -> WebhookRequest:
     """Return a request that carries a body, signed unless headers are given."""
     raw = payload() if raw is None else raw

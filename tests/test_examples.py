@@ -8,6 +8,7 @@ import shlex
 import sqlite3
 import subprocess
 import sys
+import time
 from contextlib import closing, contextmanager
 from pathlib import Path
 from queue import Empty, Queue
@@ -16,9 +17,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import httpx
 import pytest
-from support import OTHER_SECRET
 
-from roovet_webhooks import Signer
+from roovet_webhooks.testing import FORGERIES, Clock, Forgery, Roovet, SignedRequest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,12 +63,12 @@ class Shop:
         self.client = client
         self.database = database
         self._output = output
-        self.signer = Signer(secret)
+        # The shop's clock is the real one.
+        self.roovet = Roovet(secret=secret, clock=Clock(time.time()))
 
-    def post(self, raw: bytes, headers: dict[str, str] | None = None) -> httpx.Response:
-        return self.client.post(
-            "/webhooks/roovet", content=raw, headers=self.signer.headers(raw) if headers is None else headers
-        )
+    def post(self, request: SignedRequest) -> tuple[int, object]:
+        answer = request.post(self.client)
+        return answer.status_code, answer.json()
 
     def ledger(self, resource: str) -> list[tuple[str, int | None]]:
         lines = self.client.get("/ledger").raise_for_status().json()
@@ -137,67 +137,58 @@ def shop(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.mark.parametrize(
-    ("body", "line"),
+    ("event", "fields", "line"),
     [
-        (b'{"event":"transfer.settled","id":"trf_1","ts":1762782800,"amount_cents":1234}', ("transfer", 1234)),
-        (b'{"event":"transfer.settled","id":"trf_2","ts":1762782800}', ("transfer", None)),
-        (b'{"event":"order.created","id":"ord_1","ts":1762782800}', ("order", None)),
-        (b'{"event":"wallet.credited","id":"wal_1","ts":1762782800}', ("wallet", None)),
+        ("transfer.settled", {"amount_cents": 1234}, ("transfer", 1234)),
+        ("transfer.settled", {}, ("transfer", None)),
+        ("order.created", {}, ("order", None)),
+        ("wallet.credited", {}, ("wallet", None)),
     ],
 )
-def test_a_delivery_has_its_effect_once(shop: Shop, body: bytes, line: tuple[str, int | None]) -> None:
-    resource = body.split(b'"id":"')[1].split(b'"')[0].decode()
-    first = shop.post(body)
-    assert (first.status_code, first.json()) == (200, {"status": "handled"})
+def test_a_delivery_has_its_effect_once(
+    shop: Shop, event: str, fields: dict[str, int], line: tuple[str, int | None]
+) -> None:
+    resource = f"{event}_{len(fields)}"
+    request = shop.roovet.request({"event": event, "id": resource, "ts": 1_762_782_800, **fields})
+    assert shop.post(request) == (200, {"status": "handled"})
     assert shop.ledger(resource) == [line]
-    second = shop.post(body)
-    assert (second.status_code, second.json()) == (200, {"status": "duplicate"})
+    assert shop.post(request) == (200, {"status": "duplicate"})
     assert shop.ledger(resource) == [line]
 
 
-def test_a_tampered_delivery_is_refused_and_has_no_effect(shop: Shop) -> None:
-    raw = b'{"event":"transfer.settled","id":"trf_tampered","ts":1762782800,"amount_cents":1}'
-    headers = shop.signer.headers(raw)
-    refused = shop.post(raw.replace(b'"amount_cents":1', b'"amount_cents":9'), headers)
-    assert refused.status_code == 400
-    assert refused.json() == {
-        "error": {
-            "type": "verification_failed",
-            "code": "400",
-            "message": "The delivery could not be verified.",
-            "param": None,
-        }
-    }
-    forged = shop.post(raw, Signer(OTHER_SECRET).headers(raw))
-    assert (forged.status_code, forged.json()) == (400, refused.json())
-    assert shop.ledger("trf_tampered") == []
+@pytest.mark.parametrize("forgery", FORGERIES, ids=lambda forgery: forgery.name)
+def test_a_forgery_is_refused_and_has_no_effect(shop: Shop, forgery: Forgery) -> None:
+    resource = f"trf_{forgery.name}"
+    shop.roovet.tampered(forgery).assert_refused(shop.client, "transfer.settled", id=resource, amount_cents=5)
+    # That of the genuine delivery, which was sent after it.
+    assert shop.ledger(resource) == [("transfer", 5)]
 
 
 def test_a_transfer_that_moved_nothing_is_dropped(shop: Shop) -> None:
-    dropped = shop.post(b'{"event":"transfer.settled","id":"trf_nothing","ts":1762782800,"amount_cents":0}')
-    assert (dropped.status_code, dropped.json()) == (200, {"status": "dropped"})
+    request = shop.roovet.request("transfer.settled", id="trf_nothing", amount_cents=0)
+    assert shop.post(request) == (200, {"status": "dropped"})
     assert shop.ledger("trf_nothing") == []
 
 
 def test_a_locked_ledger_asks_for_a_later_retry_which_then_runs(shop: Shop) -> None:
-    raw = b'{"event":"transfer.settled","id":"trf_later","ts":1762782800,"amount_cents":5}'
+    request = shop.roovet.request("transfer.settled", id="trf_later", amount_cents=5)
     with closing(sqlite3.connect(shop.database, isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
-        later = shop.post(raw)
+        later = request.post(shop.client)
     assert (later.status_code, later.headers["retry-after"]) == (503, "5")
     assert later.json()["error"]["type"] == "unavailable"
     assert shop.ledger("trf_later") == []
-    assert shop.post(raw).json() == {"status": "handled"}
+    assert shop.post(request) == (200, {"status": "handled"})
     assert shop.ledger("trf_later") == [("transfer", 5)]
 
 
 def test_an_unknown_event_reaches_the_fallback(shop: Shop) -> None:
-    assert shop.post(b'{"event":"shop.renamed","id":"shp_1","ts":1762782800}').json() == {"status": "handled"}
+    assert shop.post(shop.roovet.request("shop.renamed")) == (200, {"status": "handled"})
     shop.wait_for("no handler for shop.renamed")
 
 
 def test_a_failure_is_a_500_and_calls_the_error_hook(shop: Shop) -> None:
-    failed = shop.post(b'{"event":"transfer.settled","id":"trf_odd","ts":1762782800,"amount_cents":"much"}')
+    failed = shop.roovet.post(shop.client, "transfer.settled", id="trf_odd", amount_cents="much")
     assert (failed.status_code, failed.json()["error"]["type"]) == (500, "handler_failed")
     assert "EventValidationError" in shop.wait_for("needs attention: ")
     assert shop.ledger("trf_odd") == []

@@ -17,6 +17,9 @@ from flask_app import ledger, webhooks
 from roovet_webhooks import WebhookReceiver
 from roovet_webhooks.flask import webhook_blueprint
 
+# Not in create_app: the tests have to find it.
+receiver = WebhookReceiver(router=webhooks.router)
+
 
 def create_app() -> Flask:
     """Put the application together; ``FLASK_LEDGER`` says where the ledger is kept."""
@@ -25,7 +28,6 @@ def create_app() -> Flask:
     app.config.from_prefixed_env()
     ledger.create(app.config["LEDGER"])
 
-    receiver = WebhookReceiver(router=webhooks.router)
     # Flask has no start-up hook, so the receiver is asked here whether it could do its work.
     receiver.check()
     app.register_blueprint(webhook_blueprint(receiver, path="/webhooks/roovet"))

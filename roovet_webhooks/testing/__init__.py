@@ -1,0 +1,59 @@
+"""Test your endpoint: deliveries signed like Roovet's, forgeries, and a record of what your receiver did.
+
+Needs neither pytest nor a web framework. With pytest, its fixtures ``roovet`` and ``tampered`` are there as soon
+as the package is installed (`roovet_webhooks.testing.plugin`). Names load on first use, because pytest imports
+this package whenever it starts.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from roovet_webhooks.testing.fixed import NOW as NOW
+    from roovet_webhooks.testing.fixed import PATH as PATH
+    from roovet_webhooks.testing.fixed import SECRET as SECRET
+    from roovet_webhooks.testing.fixed import Clock as Clock
+    from roovet_webhooks.testing.forgeries import FORGERIES as FORGERIES
+    from roovet_webhooks.testing.forgeries import Forgery as Forgery
+    from roovet_webhooks.testing.records import Record as Record
+    from roovet_webhooks.testing.records import Recorded as Recorded
+    from roovet_webhooks.testing.records import Rejection as Rejection
+    from roovet_webhooks.testing.records import recording as recording
+    from roovet_webhooks.testing.sender import Roovet as Roovet
+    from roovet_webhooks.testing.sender import Tampered as Tampered
+    from roovet_webhooks.testing.signed import SignedRequest as SignedRequest
+    from roovet_webhooks.testing.signed import signed_request as signed_request
+
+_HOMES = {
+    "Clock": "fixed",
+    "FORGERIES": "forgeries",
+    "Forgery": "forgeries",
+    "NOW": "fixed",
+    "PATH": "fixed",
+    "Record": "records",
+    "Recorded": "records",
+    "Rejection": "records",
+    "Roovet": "sender",
+    "SECRET": "fixed",
+    "SignedRequest": "signed",
+    "Tampered": "sender",
+    "recording": "records",
+    "signed_request": "signed",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name == "__all__":
+        return list(_HOMES)
+    if name not in _HOMES:
+        message = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(message)
+    value: object = vars(import_module(f"{__name__}.{_HOMES[name]}"))[name]
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})
