@@ -393,7 +393,7 @@ class WebhookReceiver(Router):
                 self._clock = clock
             if inbox is not _UNCHANGED:
                 self._inbox = inbox
-            if observer is not None:
+            if observer is not None and observer not in self._observers:
                 self._observers = (*self._observers, observer)
             yield self
         finally:

@@ -256,7 +256,7 @@ def test_every_name_loads_on_first_use_and_says_where_it_lives() -> None:
 def test_the_fixture_is_a_fresh_one(roovet: Roovet) -> None:
     assert isinstance(roovet, Roovet)
     assert (roovet.secret, roovet.clock()) == (SECRET, NOW)
-    assert not roovet.records
+    assert not roovet.in_use
 
 
 def test_each_forgery_comes_by_its_name(tampered: Tampered, request: pytest.FixtureRequest) -> None:

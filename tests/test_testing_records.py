@@ -10,7 +10,7 @@ from unittest.mock import ANY
 import pytest
 from shops import LIVE_SECRET, make_receiver, opened
 
-from roovet_webhooks import Event, MissingSignature, OrderCreated, WebhookReceiver
+from roovet_webhooks import Event, MissingSignature, OrderCreated, StaleTimestamp, WebhookReceiver
 from roovet_webhooks.testing import NOW, PATH, Record, Recorded, recording, signed_request
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def test_a_refusal_has_its_reason_and_its_path(receiver: WebhookReceiver) -> Non
         send(receiver, "order.created", age=301, path="/hooks/1")
         receiver.receive(signed_request("order.created").webhook_request())
     assert [(refused.code, refused.status, refused.path) for refused in record.rejected] == [
-        ("stale_timestamp", 400, "/hooks/1"),
+        (StaleTimestamp.code, 400, "/hooks/1"),
         ("signature_mismatch", 400, PATH),
     ]
     assert str(record.rejected[0]).endswith("(400) at /hooks/1: signed 301 s ago; 300 s are accepted")
@@ -234,7 +234,7 @@ def test_a_test_that_reaches_nothing_is_told_so() -> None:
 def test_whatever_reached_a_handler_is_not_nothing(receiver: WebhookReceiver, event: str) -> None:
     with recording(receiver) as record:
         send(receiver, event, id="ord_1")
-    with pytest.raises(AssertionError, match=rf"handled.*\naccepted: 1\n    {event} ord_1: "):
+    with pytest.raises(AssertionError, match=rf"and something was\naccepted: 1\n    {event} ord_1: "):
         record.assert_nothing_handled()
 
 
@@ -254,7 +254,7 @@ def test_refusals_are_found_by_code_or_class(record: Record, receiver: WebhookRe
     with recording(receiver) as more:
         for age in (301, 302):
             send(receiver, "order.created", age=age)
-    assert more.assert_rejected("stale_timestamp").reason.startswith("signed 302 s ago")
+    assert more.assert_rejected(StaleTimestamp.code).reason.startswith("signed 302 s ago")
     assert record.assert_rejected().code == "signature_mismatch"
     with pytest.raises(AssertionError, match="no request was rejected as missing_signature\naccepted: 2\n"):
         record.assert_rejected(MissingSignature)

@@ -47,11 +47,21 @@ def test_what_a_receiver_in_use_remembers_lives_by_the_clock(roovet: Roovet) -> 
     assert [recorded.outcome for recorded in record.deliveries] == ["handled", "duplicate", "handled"]
 
 
+def test_a_receiver_that_is_in_use_twice_is_recorded_once(roovet: Roovet) -> None:
+    receiver = make_receiver()
+    roovet.use(receiver)
+    record = roovet.use(receiver, secret=LIVE_SECRET)
+    roovet.post(receiver, "order.created", secret=LIVE_SECRET)
+    assert len(record.deliveries) == 1
+
+
 def test_closing_gives_back_what_was_the_receivers() -> None:
     receiver = make_receiver(clock=lambda: NOW)
     with Roovet(secret="whsec_another_5f2b8c1e9a7d4036") as roovet:
         roovet.use(receiver)
+        assert roovet.in_use
         assert roovet.post(receiver, "order.created").status == 200
+    assert not roovet.in_use
     assert roovet.post(receiver, "order.created").status == 400
     assert signed_request("order.created", secret=LIVE_SECRET).post(receiver).status == 200
     assert len(roovet.record.deliveries) == 1

@@ -109,7 +109,7 @@ def test_a_name_and_fields_make_the_documented_body() -> None:
 def test_each_delivery_has_a_resource_of_its_own() -> None:
     first, second = payload_of(signed_request("order.created")), payload_of(signed_request("order.created"))
     assert first["id"] != second["id"]
-    assert first["id"].startswith("order_")
+    assert first["id"].startswith("ord_")
     assert list(first) == ["event", "id", "ts"]
 
 

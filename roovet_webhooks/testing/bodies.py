@@ -97,7 +97,7 @@ def _completed(content: dict[str, object], event: object, ts: int) -> dict[str, 
         message = f"{kind.__name__} does not say which event it is; add event='order.created' or the like"
         raise ValueError(message)
     if "id" not in content:
-        content["id"] = f"{str(name).partition('.')[0]}_{next(_ids)}"
+        content["id"] = f"{str(name)[:3]}_{next(_ids)}"
     return {"event": name, "id": content["id"], "ts": ts, **content}
 
 

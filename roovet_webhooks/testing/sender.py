@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 
+from roovet_webhooks.inbox.memory import MemoryInbox
 from roovet_webhooks.testing import clients
 from roovet_webhooks.testing.fixed import PATH, SECRET, Clock
 from roovet_webhooks.testing.records import Record
@@ -42,6 +43,7 @@ class Roovet:
         path: Where deliveries go.
         clock: The clock; ``roovet.clock.tick(301)`` lets time pass.
         record: What the receivers in use have done.
+        in_use: Whether there is any receiver in use.
 
     Example:
         >>> from roovet_webhooks import WebhookReceiver
@@ -60,8 +62,8 @@ class Roovet:
         self.path: str = path
         self.clock: Clock = Clock() if clock is None else clock
         self.record: Record = Record()
-        self._in_use = ExitStack()
-        self._receivers: list[WebhookReceiver] = []
+        self.in_use: bool = False
+        self._overrides = ExitStack()
 
     def use(
         self,
@@ -80,22 +82,15 @@ class Roovet:
         Returns:
             The record, one for all receivers in use.
         """
-        from roovet_webhooks.inbox.memory import MemoryInbox  # noqa: PLC0415 - signing alone needs none
-
         changed = receiver.override(
             secret=self.secret if secret is None else secret,
             clock=self.clock,
             inbox=MemoryInbox(clock=self.clock) if inbox is None else inbox,
             observer=self.record,
         )
-        self._in_use.enter_context(changed)
-        self._receivers.append(receiver)
+        self._overrides.enter_context(changed)
+        self.in_use = True
         return self.record
-
-    @property
-    def records(self) -> bool:
-        """Whether any receiver is in use, so that `record` knows what happens."""
-        return bool(self._receivers)
 
     def request(
         self,
@@ -144,8 +139,8 @@ class Roovet:
 
     def close(self) -> None:
         """Give the receivers in use back what was theirs."""
-        self._receivers.clear()
-        self._in_use.close()
+        self._overrides.close()
+        self.in_use = False
 
     def __enter__(self) -> Self:
         """Return itself."""
@@ -188,7 +183,7 @@ class Tampered:
         Args:
             client: As `SignedRequest.post` takes it, not async.
             event: The event that is forged, as `signed_request` takes it, but no raw bytes.
-            **options: Fields of the payload, and ``path=``.
+            **options: Fields of the payload, and the arguments of `Forgery.request`.
 
         Raises:
             AssertionError: It is not refused, or nothing shows that it was refused for what it is.
@@ -234,7 +229,7 @@ class Tampered:
         before = len(record.deliveries), len(record.rejected)
         response = yield self.request(event, **options)
         self._check_refused(clients.status_of(response), options.get("path", self._roovet.path))
-        if self._roovet.records:
+        if self._roovet.in_use:
             self._check_record(record.deliveries[before[0] :], record.rejected[before[1] :])
             return
         response = yield self._roovet.request(event, **options)
@@ -264,7 +259,7 @@ class Tampered:
             wanted = " or ".join(sorted(self.forgery.codes))
             self._fail(f"was refused for another reason, so that this proves nothing: {rejected[-1]}; not {wanted}")
 
-    def _fail(self, fault: str) -> None:
+    def _fail(self, fault: str) -> NoReturn:
         __tracebackhide__ = True
         message = f"the forgery {self.forgery.name!r} {fault}\n{self.forgery.about}"
         raise AssertionError(message)
