@@ -19,7 +19,7 @@ from roovet_webhooks.messages import WebhookRequest, WebhookResponse, error_resp
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 
-    from starlette.types import ASGIApp, Receive, Scope, Send
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from roovet_webhooks.delivery import Delivery
     from roovet_webhooks.messages import Body
@@ -149,7 +149,8 @@ async def _answer_http(receiver: WebhookReceiver, scope: Scope, receive: Receive
 async def _lifespan(receiver: WebhookReceiver, receive: Receive, send: Send) -> None:
     """Speak the lifespan protocol for a receiver that is the whole application."""
     await receive()
-    if await _refused_to_start(receiver, send):
+    if (refusal := _refusal(receiver)) is not None:
+        await send(refusal)
         return
     await send({"type": "lifespan.startup.complete"})
     await receive()
@@ -159,24 +160,40 @@ async def _lifespan(receiver: WebhookReceiver, receive: Receive, send: Send) -> 
 async def _checked_lifespan(
     receiver: WebhookReceiver, app: ASGIApp, scope: Scope, receive: Receive, send: Send
 ) -> None:
-    """Check the receiver once the application has started, and so has registered its handlers."""
+    """Check the receiver once the application has started, and so has registered its handlers.
 
-    async def checking(message: Any) -> None:  # noqa: ANN401 - ASGI's own type
-        if message["type"] == "lifespan.startup.complete" and await _refused_to_start(receiver, send):
+    Where it is refused, the application is shut down before the server is told. It ends what it has begun, and does
+    not wait for a server that leaves, whose log would bury the reason under the traceback of a cancellation.
+    """
+    refusal: Message | None = None
+
+    async def receiving() -> Message:
+        return await receive() if refusal is None else {"type": "lifespan.shutdown"}
+
+    async def checking(message: Message) -> None:
+        nonlocal refusal
+        if refusal is not None:
             return
-        await send(message)
+        if message["type"] == "lifespan.startup.complete":
+            refusal = _refusal(receiver)
+        if refusal is None:
+            await send(message)
 
-    await app(scope, receive, checking)
+    try:
+        await app(scope, receiving, checking)
+    finally:
+        if refusal is not None:
+            await send(refusal)
 
 
-async def _refused_to_start(receiver: WebhookReceiver, send: Send) -> bool:
+def _refusal(receiver: WebhookReceiver) -> Message | None:
+    """Return what a server is told when the receiver cannot do its work."""
     try:
         receiver.check()
     except ConfigurationError as error:
         # Raising would not do: a server takes that for an application without a lifespan, and starts.
-        await send({"type": "lifespan.startup.failed", "message": f"{receiver!r}: {error}"})
-        return True
-    return False
+        return {"type": "lifespan.startup.failed", "message": f"{receiver!r}: {error}"}
+    return None
 
 
 # Guards: a verified delivery in the hand of your own endpoint

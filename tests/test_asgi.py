@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import httpx
 import pytest
@@ -124,11 +124,42 @@ def test_middleware_stops_a_startup_without_handlers() -> None:
     assert "has no handler" in sent["message"]
 
 
-def test_middleware_stops_a_startup_without_a_secret() -> None:
-    app = WebhookMiddleware(Starlette(), receiver=make_receiver(secret=None))
-    sent = run_lifespan(app, "lifespan.startup", "lifespan.shutdown")
-    assert sent[0]["type"] == "lifespan.startup.failed"
-    assert "has no signing secret" in sent[0]["message"]
+def test_middleware_stops_a_startup_without_a_secret_and_shuts_the_application_down_first() -> None:
+    order: list[str] = []
+
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncGenerator[None]:
+        order.append("up")
+        yield
+        order.append("down")
+
+    app = WebhookMiddleware(Starlette(lifespan=lifespan), receiver=make_receiver(secret=None))
+    [sent] = run_lifespan(app, "lifespan.startup")
+    assert sent["type"] == "lifespan.startup.failed"
+    assert "has no signing secret" in sent["message"]
+    assert order == ["up", "down"]
+
+
+def test_a_shutdown_that_fails_does_not_let_a_server_start() -> None:
+    sent: list[Message] = []
+
+    async def inner(_scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        assert await receive() == {"type": "lifespan.shutdown"}
+        message = "the database is gone"
+        raise OSError(message)
+
+    async def receive() -> Message:
+        return {"type": "lifespan.startup"}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    app = WebhookMiddleware(inner, receiver=WebhookReceiver(SECRET))
+    with pytest.raises(OSError, match="the database is gone"):
+        asyncio.run(cast("Any", app({"type": "lifespan"}, receive, send)))
+    assert [message["type"] for message in sent] == ["lifespan.startup.failed"]
 
 
 def test_middleware_counts_what_the_application_registers_when_it_starts() -> None:
