@@ -58,7 +58,7 @@ CODES: Mapping[str, Code] = {
     ),
     "malformed_signature": Code(
         "The signature header does not follow the grammar.",
-        "Pass its value as it came: t=<Unix seconds>,v1=<64 lower-case hex digits>, without white space.",
+        "Pass its value as it came: t=1762782800,v1= and 64 lower-case hex digits, without white space.",
     ),
     "truncated_digest": Code(
         "The digest has 32 hex digits, the leftmost half of an HMAC-SHA256.",
@@ -149,7 +149,7 @@ CODES: Mapping[str, Code] = {
         "Send the same number in both, or leave X-Roovet-Timestamp out.",
     ),
     "wrong_secret_or_altered_body": Code(
-        "No known mistake reproduces the digest.",
+        "The digest does not agree, and no known mistake that was tried explains it.",
         "Compare the secret with the one in the webhook settings at Roovet, then the body with the bytes that arrived.",
     ),
 }

@@ -55,6 +55,8 @@ from typing import TYPE_CHECKING, ClassVar
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from roovet_webhooks.diagnosis import Diagnosis
+
 
 class WebhookError(Exception):
     """The root of the tree.
@@ -67,6 +69,8 @@ class WebhookError(Exception):
         retryable: Whether the same delivery, sent again, may succeed.
         param: Field of the payload that is at fault, or ``None``.
         retry_after: Seconds for a ``Retry-After`` header, or ``None`` for no such header.
+        diagnosis: Why the signature was refused, as far as a receiver can tell: see `explain`. For hooks and logs
+            only; ``None`` where there is nothing to explain.
     """
 
     code: ClassVar[str] = "webhook_error"
@@ -76,6 +80,7 @@ class WebhookError(Exception):
     retryable: ClassVar[bool] = False
     param: str | None = None
     retry_after: float | None = None
+    diagnosis: Diagnosis | None = None
 
     def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
         """Pickle by state: the evidence comes back without a second run of ``__init__``."""
@@ -84,7 +89,7 @@ class WebhookError(Exception):
     @property
     def evidence(self) -> Mapping[str, object]:
         """What the error knows beyond its message: safe to log, holds no secret, signature or body."""
-        return self.__dict__
+        return {name: value for name, value in self.__dict__.items() if name != "diagnosis"}
 
 
 def _rebuild(cls: type[WebhookError], args: tuple[object, ...], state: dict[str, object]) -> WebhookError:

@@ -6,6 +6,7 @@ import importlib
 import os
 import re
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, cast
@@ -21,6 +22,8 @@ from roovet_webhooks.errors import (
     RetryLater,
     TenantLookupFailed,
     UnknownTenant,
+    UnsupportedMediaType,
+    VerificationError,
     WebhookError,
 )
 from roovet_webhooks.events import parse_envelope
@@ -37,6 +40,7 @@ from roovet_webhooks.messages import (
     WebhookResponse,
     error_response,
 )
+from roovet_webhooks.refusal import Diagnostics
 from roovet_webhooks.retry import RetryPolicy
 from roovet_webhooks.routing import Plan, Router
 from roovet_webhooks.signature import check_timestamp, parse_signature
@@ -81,6 +85,9 @@ class WebhookReceiver(Router):
         dedupe: Makes the key of a delivery from its event, where identical bytes are not what makes two
             deliveries the same one.
         handlers: Names of modules to import before the first delivery, because they register handlers.
+        debug: Whether the reason is searched for, as `explain` does, when a digest does not agree. It goes to the log
+            and to ``error.diagnosis`` for `on_rejected` hooks, and never into an answer. For development: a
+            stranger can make each search cost as much CPU time as hundreds of deliveries, and it warns of that.
         clock: Unix seconds.
 
     Raises:
@@ -110,6 +117,7 @@ class WebhookReceiver(Router):
         retry: RetryPolicy | None = None,
         dedupe: Dedupe | None = None,
         handlers: Sequence[str] = (),
+        debug: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
         super().__init__()
@@ -128,12 +136,19 @@ class WebhookReceiver(Router):
         self._retry = retry or RetryPolicy()
         self._dedupe = dedupe
         self._modules = (handlers,) if isinstance(handlers, str) else tuple(handlers)
+        self._diagnostics = Diagnostics(endpoint, self._tolerance, accept_truncated, debug)
         self._clock = clock
         self._plan: Plan | None = None
         self._observers: tuple[Observer, ...] = ()
         self._check_options(acknowledge)
         if router is not None:
             self.include(router)
+        if debug:
+            message = (
+                f"the receiver {endpoint!r} has debug=True: it searches for the reason of each signature that does not "
+                "hold, so that a stranger can keep it busy; leave it out in production"
+            )
+            warnings.warn(message, stacklevel=3)
 
     def _check_options(self, acknowledge: object) -> None:
         faults: list[str] = []
@@ -304,15 +319,21 @@ class WebhookReceiver(Router):
         return delivery
 
     async def _open(self, request: WebhookRequest, bridge: Bridge) -> Delivery:
-        head = admit(request, max_body_bytes=self._max_body_bytes)
         now = self._clock()
-        signature = parse_signature(head.signature, accept_truncated=self._accept_truncated)
-        check_timestamp(signature, now, self._tolerance, head.timestamp)
-        tenant, verifier = await self._tenant(request, bridge)
-        intake = Intake(verifier.begin(signature, now=now), self._max_body_bytes)
-        await bridge.read(request.body, intake.take, self._body_timeout)
-        raw = intake.body(request, head.length)
-        proof = intake.verification.finish()
+        raw, keys = b"", None
+        try:
+            head = admit(request, max_body_bytes=self._max_body_bytes)
+            signature = parse_signature(head.signature, accept_truncated=self._accept_truncated)
+            check_timestamp(signature, now, self._tolerance, head.timestamp)
+            tenant, verifier = await self._tenant(request, bridge)
+            keys = verifier.keyring
+            intake = Intake(verifier.begin(signature, now=now), self._max_body_bytes)
+            await bridge.read(request.body, intake.take, self._body_timeout)
+            raw = intake.body(request, head.length)
+            proof = intake.verification.finish()
+        except (VerificationError, UnsupportedMediaType) as error:
+            error.diagnosis = await self._diagnostics.of(error, request, bridge, now, raw, keys)
+            raise
         return make_delivery(
             raw,
             parse_envelope(raw),
@@ -351,6 +372,7 @@ class WebhookReceiver(Router):
             "reason": str(error),
             "status": error.status,
             "evidence": dict(error.evidence),
+            "findings": [] if error.diagnosis is None else list(error.diagnosis.codes),
             "endpoint": self.endpoint,
             "path": request.path[:200],
         }

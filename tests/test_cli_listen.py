@@ -145,6 +145,7 @@ def test_a_refused_delivery_is_shown_with_the_reason(monkeypatch: pytest.MonkeyP
 
     shown = listen(monkeypatch, visit).stdout
     assert "refused         signature_mismatch\n          no digest agrees" in shown
+    assert "found: wrong_secret_or_altered_body\n" in shown
     assert "status 400, path /webhooks/roovet, secrets_tried default" in shown
     assert "refused         stale" in shown
     assert "refused         malformed_payload" in shown

@@ -12,7 +12,11 @@ import zlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import django.http.request
+import httpx
 import pytest
+import starlette.datastructures
+import werkzeug.datastructures
 from support import NOW, OTHER_SECRET, SECRET, headers_of
 
 from roovet_webhooks import ConfigurationError, Keyring, Secret, sign
@@ -667,3 +671,16 @@ def test_a_header_that_is_none_is_absent() -> None:
     odd: Any = {**headers_of(RAW), "X-Roovet-Timestamp": None}
     assert explain(RAW, odd, SECRET, now=NOW).codes == ("ok",)
     assert explain(RAW, {"X-Roovet-Signature": odd.get("x")}, SECRET, now=NOW).codes == ("missing_signature",)
+
+
+def test_the_headers_of_the_frameworks() -> None:
+    pairs = headers_of(RAW)
+    environ = {f"HTTP_{name.upper().replace('-', '_')}": value for name, value in pairs.items()}
+    for given in (
+        starlette.datastructures.Headers(pairs),
+        httpx.Headers(pairs),
+        werkzeug.datastructures.Headers(pairs),
+        werkzeug.datastructures.EnvironHeaders(environ),
+        django.http.request.HttpHeaders(environ),
+    ):
+        assert explain(RAW, given, SECRET, now=NOW).codes == ("ok",)

@@ -274,6 +274,26 @@ def test_a_hostile_body_costs_little(make: Callable[[], bytes]) -> None:
     assert peak < 16 * 1_048_576
 
 
+HOSTILE_HEADERS = {
+    "commas": b"," * 1_000_000,
+    "times": b"t=%d," * 100_000 % tuple(range(100_000)),
+    "digests": b"t=1," + b"v1=" + b"A" * 64 + (b",v1=" + b"A" * 64) * 10_000,
+    "white space": b" " * 1_000_000 + b"t=1",
+    "keys": b"t " * 500_000,
+    "equals": b"=" * 1_000_000,
+}
+
+
+@pytest.mark.parametrize("header", HOSTILE_HEADERS.values(), ids=HOSTILE_HEADERS)
+def test_a_hostile_header_ends_soon(header: bytes) -> None:
+    # Whatever would grow by the square of its length would take until the timeout.
+    lines = [(b"X-Roovet-Signature", header)] * 100
+    for headers in (lines[:1], lines):
+        assert explain(RAW, headers, SECRET, now=NOW).verdict == "refused"
+        error = errors.MalformedSignature("x")
+        assert explain_refusal(error, headers, now=NOW, tolerance=300, accept_truncated=False) is not None
+
+
 @pytest.mark.parametrize("deep", ["text", "order"])
 def test_what_can_be_read_and_not_be_written(deep: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def too_deep(*_arguments: object, **options: object) -> bytes:

@@ -19,7 +19,7 @@ ROWS = [
     ["mac", "signing", "explain", "delivery", "routing"],
     ["inbox"],
     ["life", "bridge", "admission", "intake"],
-    ["dispatch", "receiver"],
+    ["dispatch", "refusal", "receiver"],
     ["asgi", "wsgi", "flask", "django", "worker", "engines"],
     ["operations", "testing", "cli", "sandbox", "console", "api"],
 ]

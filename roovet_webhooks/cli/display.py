@@ -70,6 +70,8 @@ class Display(logging.Handler):
         if name in self._hidden or name in _SHOWN_BY_HANDLER:
             return
         word, style = _WORDS.get(name, (name, "yellow"))
+        # What is found beyond the code, which says no more than where verification stopped.
+        found = [code for code in cast("list[str]", fields.pop("findings", [])) if code != fields.get("code")]
         about = [str(fields.pop(key)) for key in ("event_type", "resource", "code") if key in fields]
         reason = str(fields.pop("reason", ""))
         evidence = fields.pop("evidence", None)
@@ -78,7 +80,8 @@ class Display(logging.Handler):
         facts = ", ".join(f"{key} {fact(value)}" for key, value in fields.items() if _USUAL.get(key) != value)
         error = record.exc_info[1] if record.exc_info else None
         raised = "" if error is None else plain(_traceback(error))
-        self._show(word, style, "  ".join(about), [line for line in (reason, facts) if line], raised)
+        lines = (reason, f"found: {', '.join(found)}" if found else "", facts)
+        self._show(word, style, "  ".join(about), [line for line in lines if line], raised)
 
     def misdirected(self, request: str, path: str) -> None:
         """Show a request that did not go to the path of the endpoint."""

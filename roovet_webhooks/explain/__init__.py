@@ -40,7 +40,7 @@ def explain(  # noqa: PLR0913 - as verify
 ) -> Diagnosis:
     r"""Say why a delivery is refused, or that it is not.
 
-    It takes about 50 ms for a body of 1 MiB where nothing is found, and a few for one of a few kilobytes.
+    It takes some tens of milliseconds for a body of 1 MiB where nothing is found, and a few for one of a few kilobytes.
 
     Args:
         raw: The body, byte for byte as it arrived.
@@ -88,7 +88,9 @@ def explain(  # noqa: PLR0913 - as verify
 
 
 def _verified(proof: Verified, now: float) -> Diagnosis:
-    message = f"signed {now - proof.timestamp:.0f} s ago with the signing secret {proof.secret_name!r}"
+    age = now - proof.timestamp
+    when = f"{age:.0f} s ago" if age >= 0 else f"{-age:.0f} s in the future"
+    message = f"signed {when} with the signing secret {proof.secret_name!r}"
     good = finding("ok", message, secret=proof.secret_name, skew=proof.timestamp - now)
     return Diagnosis("verified", (good,), proof.secret_name)
 

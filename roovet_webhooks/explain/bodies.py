@@ -6,14 +6,13 @@ than it has tried. A large body (over `LARGE` bytes) gets the likely ones only.
 
 from __future__ import annotations
 
-import re
 import struct
 import zlib
-from base64 import b64decode
 from itertools import product
 from typing import TYPE_CHECKING, NamedTuple
 
 from roovet_webhooks.diagnosis import Finding, finding
+from roovet_webhooks.explain.encodings import from_base64
 from roovet_webhooks.explain.forms import LARGE, MAX_MADE, Document
 
 if TYPE_CHECKING:
@@ -24,7 +23,6 @@ _BEST = 2  # what a head of gzip says of level 9
 _WHITE = b" \t\r\n"
 _BOM = b"\xef\xbb\xbf"
 _CHARSETS = ("latin-1", "cp1252")
-_NOT_BASE64 = re.compile(rb"[^A-Za-z0-9+/=_\r\n-]")
 
 
 class Variant(NamedTuple):
@@ -182,11 +180,10 @@ def _recoded(raw: bytes, source: str, target: str) -> bytes | None:
 
 
 def _in_base64(raw: bytes) -> Iterator[Variant]:
-    if raw and not _NOT_BASE64.search(raw):
-        plain = raw.replace(b"\r", b"").replace(b"\n", b"").rstrip(b"=").replace(b"-", b"+").replace(b"_", b"/")
-        if len(plain) % 4 != 1 and b"=" not in plain:
-            body = b64decode(plain + b"=" * (-len(plain) % 4))
-            yield _variant(body, "body_base64", "the body is in base64; what was signed is what it stands for")
+    # Some write it in lines.
+    body = from_base64(raw.replace(b"\r", b"").replace(b"\n", b""))
+    if body is not None:
+        yield _variant(body, "body_base64", "the body is in base64; what was signed is what it stands for")
 
 
 # JSON

@@ -7,9 +7,9 @@ over is put to the grammar again, which says what else is wrong.
 from __future__ import annotations
 
 import re
-from base64 import b64decode
 from binascii import unhexlify
 from collections.abc import Iterable, Mapping
+from itertools import accumulate
 from typing import TYPE_CHECKING, TypeAlias, cast
 
 from roovet_webhooks.diagnosis import Finding, finding
@@ -22,11 +22,13 @@ from roovet_webhooks.errors import (
     TimestampError,
     TimestampHeaderMismatch,
 )
+from roovet_webhooks.explain.encodings import from_base64
 from roovet_webhooks.mac import OTHERS
 from roovet_webhooks.signature import (
     DIGEST_BYTES,
     MAX_DIGESTS,
     MAX_HEADER_BYTES,
+    MAX_ITEMS,
     SIGNATURE_HEADER,
     TIMESTAMP_HEADER,
     TRUNCATED_DIGEST_BYTES,
@@ -43,15 +45,17 @@ if TYPE_CHECKING:
 _SIGNATURE, _TIMESTAMP = SIGNATURE_HEADER.lower(), TIMESTAMP_HEADER.lower()
 _ENCODING = "content-encoding"
 
-_PASTED_NAME = re.compile(rb"\s*x-roovet-signature\s*:\s*", re.IGNORECASE)
+_PASTED_NAME = re.compile(rb"\A\s*x-roovet-signature\s*:\s*", re.IGNORECASE)
 _SPACED_KEY = re.compile(rb"\b(t|v1)\s*=\s*", re.IGNORECASE)
+_BEGINNING = re.compile(rb"(?:\A|[,;])\s*t=")
 _BETWEEN_ITEMS = re.compile(rb"[,;\s]+")
 _AROUND = b" \t\r\n\"'"
 _SECONDS = re.compile(rb"\+?0*([0-9]{1,13})(?:\.[0-9]*)?")
 _MILLISECONDS = re.compile(rb"[1-9][0-9]{12}")
 _HEX = re.compile(rb"(?:[0-9A-Fa-f]{2})+")
-_BASE64 = re.compile(rb"[A-Za-z0-9+/_-]+={0,2}")
 _LENGTHS = frozenset({DIGEST_BYTES, *OTHERS})
+_MAX_STATED = 4  # values of t that are tried
+_MAX_READ = 2 * MAX_ITEMS  # items of a malformed header that are looked at
 # A digest that the grammar has nothing against.
 _SOUND = b"v1=" + b"0" * (2 * DIGEST_BYTES)
 
@@ -217,14 +221,18 @@ def _repeated(lines: _Lines) -> list[Finding]:
 
 def _malformed(header: bytes, *, accept_truncated: bool) -> Iterator[Finding]:
     """Name the faults of a header that the grammar refuses: one at least."""
-    count = len(re.findall(rb"(?:\A|[,;])\s*t=", header[:MAX_HEADER_BYTES]))
+    # A byte and an item more than the grammar takes are enough for it to see.
+    header = header[: MAX_HEADER_BYTES + 1]
+    count = len(_BEGINNING.findall(header))
     if count > 1:
         message = f"{count} {SIGNATURE_HEADER} headers stand in one, as when a server joins them with a comma"
         yield finding("duplicate_header", message, header=SIGNATURE_HEADER, count=count, joined=True)
         return
-    items = header[: MAX_HEADER_BYTES + 1].split(b",")
+    items = header.split(b",", MAX_ITEMS + 1)[: MAX_ITEMS + 1]
+    # Where each item begins, from 1.
+    positions = list(accumulate((len(item) + 1 for item in items), initial=1))
     for place, item in enumerate(items):
-        where = _where(header, place + 1)
+        where = {"item": place + 1, "position": positions[place]}
         if item.startswith(b"t=") and _MILLISECONDS.fullmatch(item[2:]):
             items[place] = item[:-3]
             message = f"t has 13 digits, so that it counts milliseconds (item {place + 1})"
@@ -236,14 +244,12 @@ def _malformed(header: bytes, *, accept_truncated: bool) -> Iterator[Finding]:
     try:
         parse_signature(b",".join(items), accept_truncated=accept_truncated)
     except MalformedSignature as error:
-        where = {} if error.item is None else _where(header, error.item)
-        at = f", at character {where['position']}" if where else ""
-        yield finding("malformed_signature", f"{error}{at}", **where)
-
-
-def _where(header: bytes, item: int) -> dict[str, object]:
-    """Say where an item stands: the how-manyth it is, and where it begins, both from 1."""
-    return {"item": item, "position": 1 + sum(len(before) + 1 for before in header.split(b",")[: item - 1])}
+        if error.item is None:
+            yield finding("malformed_signature", str(error))
+        else:
+            position = positions[error.item - 1]
+            message = f"{error}, at character {position}"
+            yield finding("malformed_signature", message, item=error.item, position=position)
 
 
 def _digest_faults(value: bytes, *, accept_truncated: bool) -> Iterator[tuple[str, str, dict[str, object]]]:
@@ -271,7 +277,7 @@ def _items(header: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Return the items of a header as key and value, whatever stands around and between them."""
     header = _PASTED_NAME.sub(b"", header[:MAX_HEADER_BYTES], count=1)
     header = _SPACED_KEY.sub(rb"\1=", header)
-    for item in _BETWEEN_ITEMS.split(header):
+    for item in _BETWEEN_ITEMS.split(header, _MAX_READ)[:_MAX_READ]:
         key, equals, value = item.strip(_AROUND).partition(b"=")
         yield (key.lower(), value.strip(_AROUND)) if equals else (b"", key)
 
@@ -279,12 +285,11 @@ def _items(header: bytes) -> Iterator[tuple[bytes, bytes]]:
 def _literals(items: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     """Return what may have been signed as t, and what stands in the header for it."""
     found: dict[bytes, bytes] = {}
-    for key, value in items:
-        if key == b"t" and value:
-            found.setdefault(value, value)
-            seconds = _seconds_of(value)
-            if seconds is not None:
-                found.setdefault(b"%d" % seconds, value)
+    for value in list(dict.fromkeys(value for key, value in items if key == b"t" and value))[:_MAX_STATED]:
+        found.setdefault(value, value)
+        seconds = _seconds_of(value)
+        if seconds is not None:
+            found.setdefault(b"%d" % seconds, value)
     return found
 
 
@@ -302,12 +307,7 @@ def _read_digest(value: bytes) -> tuple[bytes | None, str]:
     if _HEX.fullmatch(value):
         digest = unhexlify(value)
         return (digest if len(digest) in _LENGTHS else None), ""
-    if not _BASE64.fullmatch(value):
-        return None, ""
-    plain = value.rstrip(b"=").replace(b"-", b"+").replace(b"_", b"/")
-    if len(plain) % 4 == 1:  # no base64 has this length
-        return None, ""
-    decoded = b64decode(plain + b"=" * (-len(plain) % 4))
+    decoded = from_base64(value) or b""
     if len(decoded) == 2 * DIGEST_BYTES and _HEX.fullmatch(decoded):
         return unhexlify(decoded), "base64 of its hex digits"
     return (decoded, "base64") if len(decoded) == DIGEST_BYTES else (None, "")

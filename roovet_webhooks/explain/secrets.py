@@ -6,12 +6,13 @@ Nothing here shows a secret: a `Key` has a name, and what it would mean if it we
 from __future__ import annotations
 
 import re
-from base64 import b64decode, b64encode, urlsafe_b64encode
+from base64 import b64encode, urlsafe_b64encode
 from binascii import unhexlify
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias, cast
 
 from roovet_webhooks.diagnosis import Finding, finding
 from roovet_webhooks.errors import ConfigurationError, InvalidSecretError
+from roovet_webhooks.explain.encodings import from_base64
 from roovet_webhooks.keys import (
     API_KEY_PREFIX,
     MINIMUM_SECRET_BYTES,
@@ -35,7 +36,6 @@ _PREFIX = b"whsec_"
 _QUOTES = (b'"', b"'")
 _INVISIBLE = "\ufeff\u200b\u200c\u200d\u2060\u00ad"
 _HEX = re.compile(rb"(?:[0-9A-Fa-f]{2})+")
-_BASE64 = re.compile(rb"[A-Za-z0-9+/]+")
 _PRINTABLE = re.compile(rb"[!-~]+")
 
 
@@ -224,9 +224,7 @@ def _decoded(value: bytes) -> Iterator[_Near]:
     for text in dict.fromkeys([value, value.removeprefix(_PREFIX)]):
         if _HEX.fullmatch(text):
             yield unhexlify(text), "secret_decoded", message % "hex", {"form": "hex", "decoded": "by the sender"}
-        plain = text.rstrip(b"=").replace(b"-", b"+").replace(b"_", b"/")
-        if _BASE64.fullmatch(plain) and len(plain) % 4 != 1:
-            decoded = b64decode(plain + b"=" * (-len(plain) % 4))
+        if (decoded := from_base64(text)) is not None:
             yield decoded, "secret_decoded", message % "base64", {"form": "base64", "decoded": "by the sender"}
 
 
