@@ -31,6 +31,7 @@ INTERNAL = {
     "dispatch": "a step of the receiver, as admission",
     "inbox": "a folder: what is in it has the pages",
     "intake": "a step of the receiver, as admission",
+    "refusal": "a step of the receiver, as admission; explain and the guides say what it tells",
     "mac": "what it computes is documented where it is used, in signing",
 }
 

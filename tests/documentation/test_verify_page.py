@@ -15,7 +15,7 @@ from roovet_webhooks.cli.root import root
 if TYPE_CHECKING:
     import pytest
 
-PAGE = Path(__file__).parents[1] / "docs/how-to/verify-from-the-command-line.md"
+PAGE = Path(__file__).parents[2] / "docs/how-to/verify-from-the-command-line.md"
 _FENCE = re.compile(
     r"^(?:<!-- file: (?P<file>\S+) -->\n)?```(?P<language>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
 )

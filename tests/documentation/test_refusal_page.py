@@ -1,4 +1,4 @@
-"""The page on refusals: its code runs, and its table is the table of codes."""
+"""The page on refusals: what its code prints is what it says, and its table is the table of codes."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-import test_docs
 from support import SECRET
 
+from documentation.pages import ROOT, rows_of, section_of, text_of
 from roovet_webhooks.explain import CODES
 
 if TYPE_CHECKING:
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 PAGE = "docs/how-to/debug-a-refusal.md"
 
 
-def test_its_code_runs(tmp_path: Path) -> None:
+def test_what_its_code_prints_is_what_it_says(tmp_path: Path) -> None:
     ran = subprocess.run(  # noqa: S603 - this interpreter
-        [sys.executable, "-W", "error", test_docs.__file__, PAGE],
+        [sys.executable, "-W", "error", "-m", "documentation.run_page", PAGE],
         cwd=tmp_path,
-        env={**os.environ, "ROOVET_WEBHOOK_SECRET": SECRET},
+        env={**os.environ, "ROOVET_WEBHOOK_SECRET": SECRET, "PYTHONPATH": str(ROOT / "tests")},
         capture_output=True,
         text=True,
         timeout=60,
@@ -31,13 +31,12 @@ def test_its_code_runs(tmp_path: Path) -> None:
     assert ran.returncode == 0, ran.stderr
     printed = ran.stdout.splitlines()
     # What a comment says is printed, up to its dots.
-    text = test_docs.text_of(PAGE)
-    said = [line.partition("  # ")[2] for line in text.splitlines() if line.startswith("print(first")]
+    said = [line.partition("  # ")[2] for line in text_of(PAGE).splitlines() if line.startswith("print(first")]
     assert len(said) == 4
     for line, comment in zip(printed, said, strict=False):
         assert line.startswith(comment.strip().removesuffix("…"))
 
 
 def test_its_table_is_the_table_of_codes() -> None:
-    rows = test_docs.rows_of(test_docs.section_of(PAGE, "The codes"), 3)
+    rows = rows_of(section_of(PAGE, "The codes"), 3)
     assert rows == [[f"`{code}`", told.meaning, told.remedy] for code, told in CODES.items()]
