@@ -42,6 +42,10 @@ class Head(NamedTuple):
     timestamp: bytes | None
     length: int | None
 
+    def __repr__(self) -> str:
+        """Show the length, and nothing of the signature."""
+        return f"Head(length={self.length})"
+
 
 def admit(request: WebhookRequest, *, max_body_bytes: int) -> Head:
     """Check a request's method and headers.

@@ -18,7 +18,8 @@ from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Gener
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, cast
 
-from roovet_webhooks.errors import BodyTimeout
+from roovet_webhooks.errors import BodyTimeout, InboxUnavailable
+from roovet_webhooks.inbox.pending import Pending
 from roovet_webhooks.routing import innermost
 
 if TYPE_CHECKING:
@@ -53,7 +54,15 @@ class Bridge(Protocol):
         ...
 
     async def wait(self, inbox: Inbox, operation: Callable[P, Answer[T]], *arguments: P.args, **options: P.kwargs) -> T:
-        """Carry out an operation of the inbox, which may block, and wait for its answer."""
+        """Carry out an operation of the inbox, which may block, and wait for its answer.
+
+        Raises:
+            InboxUnavailable: It has not answered within the inbox's timeout.
+        """
+        ...
+
+    async def in_thread(self, function: Callable[..., T], *arguments: object) -> T:
+        """Call a function that blocks, from a coroutine handler."""
         ...
 
     async def finish(self, work: Coroutine[Any, Any, T]) -> T:
@@ -138,14 +147,23 @@ class SyncBridge:
 
     async def wait(
         self,
-        inbox: Inbox,  # noqa: ARG002 - this thread may wait
+        inbox: Inbox,
         operation: Callable[P, Answer[T]],
         *arguments: P.args,
         **options: P.kwargs,
     ) -> T:
         """Carry out an operation of the inbox."""
         answer = operation(*arguments, **options)
-        return cast("Future[T]", answer).result() if isinstance(answer, Future) else answer
+        if not isinstance(answer, Pending):
+            return answer
+        try:
+            return cast("Pending[T]", answer).result(inbox.timeout)
+        except TimeoutError:
+            raise _no_answer(inbox) from None
+
+    async def in_thread(self, function: Callable[..., T], *arguments: object) -> T:
+        """Call a function in a worker thread of the loop on which coroutine handlers run."""
+        return cast("T", await _in_worker_thread(_plain, function, *arguments))
 
     async def finish(self, work: Coroutine[Any, Any, T]) -> T:
         """Carry on: nothing cancels a thread."""
@@ -158,10 +176,12 @@ class AsyncBridge:
     Args:
         in_thread: How to call a sync function, ``await in_thread(function, *arguments)``; anyio's worker
             threads when ``None``.
+        to_inbox: How to call an inbox that blocks; as ``in_thread`` when ``None``.
     """
 
-    def __init__(self, in_thread: InThread | None = None) -> None:
+    def __init__(self, in_thread: InThread | None = None, to_inbox: InThread | None = None) -> None:
         self._in_thread = in_thread or _in_worker_thread
+        self._to_inbox = to_inbox or self._in_thread
 
     async def read(self, body: Body, take: Take, seconds: float) -> None:
         """Read a body, sync or async, within the timeout."""
@@ -190,10 +210,19 @@ class AsyncBridge:
     async def wait(self, inbox: Inbox, operation: Callable[P, Answer[T]], *arguments: P.args, **options: P.kwargs) -> T:
         """Carry out an operation of the inbox without blocking the loop."""
         if inbox.blocking:
-            answer = cast("Answer[T]", await self._in_thread(functools.partial(operation, *arguments, **options)))
+            answer = cast("Answer[T]", await self._to_inbox(functools.partial(operation, *arguments, **options)))
         else:
             answer = operation(*arguments, **options)
-        return await asyncio.wrap_future(cast("Future[T]", answer)) if isinstance(answer, Future) else answer
+        if not isinstance(answer, Pending):
+            return answer
+        try:
+            return await cast("Pending[T]", answer).wait(inbox.timeout)
+        except TimeoutError:
+            raise _no_answer(inbox) from None
+
+    async def in_thread(self, function: Callable[..., T], *arguments: object) -> T:
+        """Call a function in a thread."""
+        return cast("T", await self._in_thread(_plain, function, *arguments))
 
     async def finish(self, work: Coroutine[Any, Any, T]) -> T:
         """Run work as a task of its own: a server that cancels the request does not cancel the work."""
@@ -210,6 +239,10 @@ class AsyncBridge:
                 _running.discard(task)
             else:
                 task.add_done_callback(_running.discard)
+
+
+def _no_answer(inbox: Inbox) -> InboxUnavailable:
+    return InboxUnavailable(f"the inbox has not answered for {inbox.timeout:g} s")
 
 
 _running: set[asyncio.Task[Any]] = set()

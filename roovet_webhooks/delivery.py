@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from hashlib import sha256
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
@@ -12,12 +12,28 @@ from roovet_webhooks.errors import ConfigurationError
 from roovet_webhooks.events import Event
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from roovet_webhooks.signing import Verified
+
+T = TypeVar("T")
 
 Dedupe: TypeAlias = Callable[[Event], str | bytes]
 """Makes the key of a delivery from its event, where identical bytes are not what makes two of them one."""
 
 DEFAULT_TENANT = "default"
+
+
+class Scope(Protocol):
+    """What `Delivery.transaction` asks of whoever runs a handler."""
+
+    def transaction(self) -> AbstractContextManager[Any]:
+        """Open the handler's transaction."""
+        ...
+
+    async def in_transaction(self, function: Callable[..., T], *arguments: object) -> T:
+        """Call a function in the handler's transaction, in a thread."""
+        ...
 
 
 class Identity(msgspec.Struct, frozen=True, gc=False):
@@ -39,6 +55,14 @@ class Identity(msgspec.Struct, frozen=True, gc=False):
     key: bytes
 
 
+def id_of(identity: Identity) -> str:
+    """Return the id of the delivery that has this identity, ``dlv_`` and 32 hex digits."""
+    endpoint, tenant, ts, key = msgspec.structs.astuple(identity)
+    # Lengths first, so that no two identities write the same text.
+    text = f"{len(endpoint)}:{endpoint}{len(tenant)}:{tenant}{ts}:".encode() + key
+    return f"dlv_{sha256(text).hexdigest()[:32]}"
+
+
 class Delivery(msgspec.Struct, frozen=True, kw_only=True):
     """A delivery that Roovet signed: verified, with its envelope read.
 
@@ -50,6 +74,7 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
         signed_at: When it was signed, Unix seconds.
         received_at: When it arrived, Unix seconds by the receiver's clock.
         attempt: Which run of its handlers this is, counted from 1.
+        scope: The running handler's way to the inbox's transaction; `transaction` and `in_transaction` use it.
     """
 
     identity: Identity
@@ -59,14 +84,12 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
     signed_at: int
     received_at: float
     attempt: int = 1
+    scope: Scope | None = None
 
     @property
     def id(self) -> str:
         """Stable id of the delivery, the same for every copy of it: an idempotency key for your effects."""
-        endpoint, tenant, ts, key = msgspec.structs.astuple(self.identity)
-        # Lengths first, so that no two identities write the same text.
-        text = f"{len(endpoint)}:{endpoint}{len(tenant)}:{tenant}{ts}:".encode() + key
-        return f"dlv_{sha256(text).hexdigest()[:32]}"
+        return id_of(self.identity)
 
     @property
     def key(self) -> str:
@@ -83,9 +106,59 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
         """Whose keyring verified it; ``default`` without a resolver."""
         return self.identity.tenant
 
+    def transaction(self) -> AbstractContextManager[Any]:
+        """Open a transaction of the inbox's database for a handler: what is written in it happens once.
+
+        The handler's rows, the record of its success and the check that its claim still holds are committed together
+        when the block ends, so through crashes and redelivery they are there once. Do slow work first and open the
+        transaction last: it may last 2 seconds on SQLite, which has one writer, and 30 on PostgreSQL. Never commit or
+        roll back in it; to undo, raise. A handler has one transaction for each delivery.
+
+        Returns:
+            A context manager whose value is the connection: SQLAlchemy's, or under Django its database wrapper.
+
+        Raises:
+            ConfigurationError: No handler is running, or the inbox is not a durable one, or this is a coroutine:
+                use `in_transaction` there.
+            LeaseLost: Another process has taken the delivery over; nothing is changed.
+
+        Example::
+
+            @router.on("transfer.settled")
+            def book(event, delivery):
+                with delivery.transaction() as connection:
+                    connection.execute(insert(ledger).values(transfer=event.id))
+        """
+        return self._scope().transaction()
+
+    async def in_transaction(self, function: Callable[..., T], *arguments: object) -> T:
+        """Call ``function(connection, *arguments)`` in a transaction, in a thread: for coroutine handlers.
+
+        Returns:
+            What the function returns, once it has been committed.
+
+        Raises:
+            ConfigurationError: As `transaction`.
+            LeaseLost: As `transaction`.
+        """
+        return await self._scope().in_transaction(function, *arguments)
+
+    def _scope(self) -> Scope:
+        if self.scope is None:
+            message = (
+                "a delivery has a transaction only in a handler that runs from a durable inbox: "
+                "WebhookReceiver(inbox='sqlite:///roovet.db')"
+            )
+            raise ConfigurationError(message)
+        return self.scope
+
     def numbered(self, attempt: int) -> Delivery:
         """Return the delivery as the given attempt sees it."""
         return self if attempt == self.attempt else msgspec.structs.replace(self, attempt=attempt)
+
+    def within(self, scope: Scope | None) -> Delivery:
+        """Return the delivery as a handler gets it that may open a transaction."""
+        return self if scope is None else msgspec.structs.replace(self, scope=scope)
 
     def __repr__(self) -> str:
         """Show what it is about; the body stays out of logs."""

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 from roovet_webhooks import telemetry
-from roovet_webhooks.errors import DropDelivery, HandlerFailed, RetryLater
+from roovet_webhooks.bridge import is_async
+from roovet_webhooks.errors import DropDelivery, EventValidationError, HandlerFailed, InboxError, RetryLater
 from roovet_webhooks.inbox.protocol import Outcome
+from roovet_webhooks.inbox.scope import HandlerScope
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+    from types import TracebackType
 
     from roovet_webhooks.bridge import Bridge
     from roovet_webhooks.delivery import Delivery
     from roovet_webhooks.errors import WebhookError
-    from roovet_webhooks.inbox.protocol import Claim, Inbox
+    from roovet_webhooks.events import Decode
+    from roovet_webhooks.inbox.protocol import Claimed, DurableInbox, Inbox
     from roovet_webhooks.messages import WebhookRequest, WebhookResponse
     from roovet_webhooks.retry import RetryPolicy
-    from roovet_webhooks.routing import Plan
+    from roovet_webhooks.routing import Handler, Plan
 
 _OURS = f"{__package__}."
+# What a call goes through on its way into a thread or onto a loop.
+_CARRIERS = (_OURS, "anyio.", "asgiref.", "asyncio.", "concurrent.")
 
 
 class Observer(Protocol):
@@ -42,97 +48,184 @@ class Observer(Protocol):
         ...
 
 
-async def attempt(  # noqa: PLR0913 - the parts of an attempt; none has a default
-    plan: Plan, delivery: Delivery, claim: Claim, *, inbox: Inbox, bridge: Bridge, retry: RetryPolicy
-) -> Outcome:
-    """Run a delivery's handlers, one after the other, and settle its claim in every case.
+class Attempt:
+    """One run of a delivery's handlers, one after the other, which settles its claim in every case.
 
     Every handler runs, whatever another did: their successes are recorded one by one, and a retry runs only
     those that have not succeeded. Only `DropDelivery` ends the round early; it does not undo that an earlier
     handler failed or asked for a retry.
 
-    Returns:
-        How the delivery ended.
+    In a durable inbox the policy says when the next attempt is, and when there is none any more. In memory it is the
+    sender that tries again, and no delivery dies.
 
-    Raises:
-        HandlerFailed: A handler raised; the claim is given back and the failure counted.
-        RetryLater: No handler failed, but one asked for a later retry; the claim is given back.
-        InboxError: The claim could not be settled.
+    Args:
+        plan: Who wants which event.
+        claimed: The delivery and its claim.
+        about: The delivery's `context`, for what is told of each run.
+        inbox: What the claim is of.
+        bridge: How handlers are called.
+        retry: When to try again.
+        now: Unix seconds.
     """
-    try:
-        outcome, failed, later = await _run_all(plan, delivery, claim, inbox, bridge)
-    except BaseException:
-        # Cancelled, or the process is told to stop: nobody's failure, so the delivery is free again.
-        await bridge.wait(inbox, inbox.release, claim, retry_in=0.0)
-        raise
-    if outcome is not None:
-        await bridge.wait(inbox, inbox.complete, claim, outcome)
-        return outcome
-    wait = retry.delay(claim.attempt)
-    if failed:
-        error = HandlerFailed(f"failed: {', '.join(failed)}", handlers=failed)
-        await bridge.wait(inbox, inbox.fail, claim, str(error), retry_in=wait)
-        raise error
-    later = later or RetryLater()
-    after = wait if later.retry_after is None else later.retry_after
-    await bridge.wait(inbox, inbox.release, claim, retry_in=after)
-    # A new one: what the handler raised may be an object that it raises again.
-    raise RetryLater(after, str(later)) from None
 
+    def __init__(  # noqa: PLR0913 - the parts of an attempt; none has a default
+        self,
+        plan: Plan,
+        claimed: Claimed,
+        *,
+        about: Mapping[str, object],
+        inbox: Inbox,
+        bridge: Bridge,
+        retry: RetryPolicy,
+        now: float,
+    ) -> None:
+        self._plan = plan
+        self._delivery, self._claim = claimed
+        self._about = about
+        self._inbox = inbox
+        self._bridge = bridge
+        self._retry = retry
+        self._now = now
+        self._running = ""
+        self._failed: list[str] = []
+        self._undecodable: list[str] = []
+        self._later: RetryLater | None = None
+        self._dropped = False
 
-async def _run_all(
-    plan: Plan, delivery: Delivery, claim: Claim, inbox: Inbox, bridge: Bridge
-) -> tuple[Outcome | None, list[str], RetryLater | None]:
-    """Run the handlers; return the outcome if there is one, else who failed or what asked for a retry."""
-    matched = plan.match(delivery.event.event)
-    failed: list[str] = []
-    later: RetryLater | None = None
-    dropped = False
-    for handler, decode in matched:
-        if handler.name in claim.succeeded:
-            continue
-        try:
-            event = decode(delivery.raw, delivery.event)
-            arguments = (event, delivery) if handler.takes_delivery else (event,)
-            await bridge.call(handler.function, *arguments)
-        except DropDelivery as drop:
-            telemetry.info("handler.dropped", handler=handler.name, reason=str(drop), **context(delivery))
-            dropped = True
-            break
-        except RetryLater as error:
-            telemetry.warning("handler.retry_later", handler=handler.name, reason=str(error), **context(delivery))
-            later = _longer(later, error)
-        except Exception as error:  # noqa: BLE001 - whatever a handler raises is its failure
-            failed.append(handler.name)
-            begin_with_users_code(error)
-            telemetry.error("handler.failed", error, handler=handler.name, **context(delivery))
-            await call_hooks(plan.error_hooks, bridge, error, delivery)
+    async def make(self) -> Outcome:
+        """Run the handlers and settle the claim.
+
+        Returns:
+            How the delivery ended.
+
+        Raises:
+            HandlerFailed: A handler raised; the claim is given back and the failure counted, or the delivery is dead.
+            RetryLater: No handler failed, but one asked for a later retry; the claim is given back.
+            InboxError: The claim could not be settled.
+        """
+        inbox, claim, wait = self._inbox, self._claim, self._bridge.wait
+        matched = self._plan.match(self._delivery.event.event)
+        with inbox.keeping(claim):
+            try:
+                await self._run(matched)
+            except SystemExit:
+                # A handler's own doing, or its server's because it took too long: it would end each process that tries.
+                self._failed.append(self._running)
+                with suppress(InboxError):
+                    await self._settle_failure()
+                raise
+            except BaseException:
+                # Cancelled, or the process is told to stop: nobody's failure, so the delivery is free again.
+                with suppress(InboxError):  # the reaper will free it
+                    await wait(inbox, inbox.release, claim, retry_in=0.0)
+                raise
+            if self._failed:
+                raise await self._settle_failure()
+            if self._later is not None:
+                # A new one: what the handler raised may be an object that it raises again.
+                raise await self._settle_postponement(self._later) from None
+            handled = Outcome.HANDLED if matched else Outcome.IGNORED
+            outcome = Outcome.DROPPED if self._dropped else handled
+            await wait(inbox, inbox.complete, claim, outcome)
+            return outcome
+
+    async def _run(self, matched: Sequence[tuple[Handler, Decode]]) -> None:
+        for handler, decode in matched:
+            if self._dropped:
+                break
+            if handler.name in self._claim.succeeded:
+                continue
+            scope = self._scope(handler)
+            run = telemetry.HandlerRun(handler.name, self._about)
+            self._running = handler.name
+            try:
+                with run:
+                    event = decode(self._delivery.raw, self._delivery.event)
+                    arguments = (event, self._delivery.within(scope)) if handler.takes_delivery else (event,)
+                    await self._bridge.call(self._callable(handler, scope), *arguments)
+            except Exception as error:  # noqa: BLE001 - whatever a handler raises is its failure
+                await self._take(error, handler, run.told, committed=scope is not None and scope.committed)
+            else:
+                if len(matched) > 1 and not (scope is not None and scope.committed):
+                    await self._bridge.wait(self._inbox, self._inbox.succeed, self._claim, handler.name)
+
+    def _scope(self, handler: Handler) -> HandlerScope | None:
+        if not self._inbox.durable:
+            return None
+        return HandlerScope(cast("DurableInbox", self._inbox), self._claim, handler.name, self._bridge)
+
+    @staticmethod
+    def _callable(handler: Handler, scope: HandlerScope | None) -> Callable[..., object]:
+        # A coroutine cannot run inside of a transaction: what it awaits runs elsewhere.
+        return handler.function if scope is None or is_async(handler.function) else scope.around(handler.function)
+
+    async def _take(self, error: Exception, handler: Handler, told: Mapping[str, object], *, committed: bool) -> None:
+        """Note what a handler raised, and tell it."""
+        if isinstance(error, DropDelivery) and not committed:
+            telemetry.tell("handler.dropped", reason=str(error), **told)
+            self._dropped = True
+            return
+        if isinstance(error, RetryLater) and not committed:
+            telemetry.tell("handler.retry_later", reason=str(error), **told)
+            self._later = _longer(self._later, error)
+            return
+        begin_with_users_code(error)
+        if committed:
+            # Its effects are there and its success is recorded: there is nothing that a retry could do.
+            telemetry.tell("handler.failed_after_commit", error, **told)
         else:
-            if len(matched) > 1:
-                await bridge.wait(inbox, inbox.succeed, claim, handler.name)
-    if failed or later:
-        return None, failed, later
-    if dropped:
-        return Outcome.DROPPED, [], None
-    return Outcome.HANDLED if matched else Outcome.IGNORED, [], None
+            self._failed.append(handler.name)
+            if isinstance(error, EventValidationError):
+                self._undecodable.append(handler.name)
+            telemetry.tell("handler.failed", error, **told)
+        await call_hooks(self._plan.error_hooks, self._bridge, error, self._delivery)
+
+    async def _settle_failure(self) -> HandlerFailed:
+        """Settle the claim after a failure, and return what to raise."""
+        inbox, claim = self._inbox, self._claim
+        message = f"failed: {', '.join(self._failed)}"
+        again: float | None = self._retry.delay(claim.attempt)
+        outcome = Outcome.FAILED
+        if inbox.durable:
+            again = self._retry.after_failure(failures=claim.failures + 1, crashes=claim.crashes)
+            if len(self._undecodable) == len(self._failed) and self._later is None:
+                # The bytes will be the same next time. A replay after the type has been mended runs them.
+                again, outcome = None, Outcome.UNDECODABLE
+        if again is None:
+            await self._bridge.wait(inbox, inbox.bury, claim, message, outcome)
+        else:
+            await self._bridge.wait(inbox, inbox.fail, claim, message, retry_in=again)
+        return HandlerFailed(message, handlers=self._failed, dead=again is None)
+
+    async def _settle_postponement(self, later: RetryLater) -> RetryLater | HandlerFailed:
+        """Settle the claim after a `RetryLater`, and return what to raise."""
+        inbox, claim = self._inbox, self._claim
+        after = self._retry.delay(claim.attempt) if later.retry_after is None else later.retry_after
+        age = self._now - self._delivery.received_at
+        if inbox.durable and self._retry.after_postponement(age=age, after=after) is None:
+            message = f"put off for longer than {self._retry.max_age:g} s: {later}"
+            await self._bridge.wait(inbox, inbox.bury, claim, message, Outcome.POSTPONED)
+            return HandlerFailed(message, handlers=[], dead=True)
+        await self._bridge.wait(inbox, inbox.release, claim, retry_in=after)
+        return RetryLater(after, str(later))
 
 
 def begin_with_users_code(error: BaseException) -> None:
-    """Leave our own frames out of a traceback, whose variables hold the body: a log may print variables."""
-    traceback = error.__traceback__
-    while traceback is not None and traceback.tb_frame.f_globals.get("__name__", "").startswith(_OURS):
+    """Leave out of a traceback what stands before the user's code: our own frames, and those that carry a call.
+
+    Their variables hold the event and the delivery, which a log that prints variables would show.
+    """
+    traceback = kept = error.__traceback__
+    while traceback is not None and (module := _module_of(traceback)).startswith(_CARRIERS):
         traceback = traceback.tb_next
-    error.__traceback__ = traceback
+        if module.startswith(_OURS):
+            kept = traceback
+    # Where nothing is left, a carrier itself has failed, and its frames say how.
+    error.__traceback__ = traceback or kept
 
 
-def forget_variables(error: Exception) -> None:
-    """Empty our own frames of a fault that is not a handler's: they show where it was, but no body or signature."""
-    traceback = error.__traceback__
-    while traceback is not None:
-        if traceback.tb_frame.f_globals.get("__name__", "").startswith(_OURS):
-            with suppress(RuntimeError):  # it runs still
-                traceback.tb_frame.clear()
-        traceback = traceback.tb_next
+def _module_of(traceback: TracebackType) -> str:
+    return str(traceback.tb_frame.f_globals.get("__name__", ""))
 
 
 def _longer(one: RetryLater | None, other: RetryLater) -> RetryLater:
@@ -147,7 +240,8 @@ async def call_hooks(hooks: Sequence[Callable[..., object]], bridge: Bridge, *ar
         try:
             await bridge.call(hook, *arguments)
         except Exception as error:  # noqa: BLE001 - a hook must not change what becomes of a delivery
-            telemetry.error("hook.failed", error, hook=getattr(hook, "__qualname__", repr(hook)))
+            begin_with_users_code(error)
+            telemetry.tell("hook.failed", error, hook=getattr(hook, "__qualname__", repr(hook)))
 
 
 def context(delivery: Delivery) -> dict[str, object]:
@@ -156,6 +250,7 @@ def context(delivery: Delivery) -> dict[str, object]:
         "event_type": delivery.event.event,
         "resource": delivery.event.id,
         "delivery": delivery.id,
+        "key": delivery.key,
         "endpoint": delivery.identity.endpoint,
         "tenant": delivery.identity.tenant,
         "secret": delivery.secret_name,

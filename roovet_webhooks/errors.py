@@ -364,16 +364,17 @@ class EventValidationError(WebhookError):
 
 
 class HandlerFailed(WebhookError):
-    """One or more handlers raised; ``handlers`` names them. The delivery may be sent again."""
+    """One or more handlers raised; ``handlers`` names them, and ``dead`` says whether no attempt is left."""
 
     code = "handler_failed"
     status = 500
     type = "handler_failed"
     retryable = True
 
-    def __init__(self, message: str, *, handlers: Sequence[str]) -> None:
+    def __init__(self, message: str, *, handlers: Sequence[str], dead: bool = False) -> None:
         super().__init__(message)
         self.handlers: tuple[str, ...] = tuple(handlers)
+        self.dead: bool = dead
 
 
 class InboxError(WebhookError):

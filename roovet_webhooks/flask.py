@@ -57,6 +57,8 @@ def webhook_blueprint(receiver: WebhookReceiver, *, path: str = "/webhooks/roove
         )
         state.app.url_map.add(rule)
         state.app.view_functions[name] = receive
+        # Where the command line finds it: flask roovet worker, flask roovet inbox.
+        state.app.extensions.setdefault("roovet_webhooks", {})[receiver.endpoint] = receiver
 
     return blueprint
 

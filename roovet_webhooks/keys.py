@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import functools
 import warnings
+from contextlib import suppress
 from datetime import datetime
-from typing import TYPE_CHECKING, NoReturn, ParamSpec, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, ClassVar, NoReturn, ParamSpec, TypeAlias, TypeVar
 
-from roovet_webhooks.errors import ConfigurationError, InvalidSecretError, WebhookError
+from roovet_webhooks.errors import ConfigurationError, InvalidSecretError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,6 +26,8 @@ MINIMUM_SECRET_BYTES = 16
 RECOMMENDED_SECRET_BYTES = 24
 API_KEY_PREFIX = "rvpk_"
 
+_OURS = f"{__package__}."
+
 _WHERE = "copy the whole signing secret from the webhook settings at Roovet"
 
 
@@ -33,27 +36,47 @@ class Unpicklable:
 
     __slots__ = ()
 
+    _holds: ClassVar[str] = "signing secrets"
+
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         """Refuse.
 
         Raises:
             TypeError: Always.
         """
-        message = f"{type(self).__name__} holds signing secrets and refuses to be pickled or copied out"
+        message = f"{type(self).__name__} holds {self._holds} and refuses to be pickled or copied out"
         raise TypeError(message)
 
 
+def forget_variables(error: BaseException) -> None:
+    """Empty our own frames of a traceback, and of what it came from: they show where it was, and no secret or body.
+
+    A crash report, a debug page and some logs print the variables of every frame.
+    """
+    chain: list[BaseException] = [error]
+    for link in chain:
+        for before in (link.__cause__, link.__context__):
+            if before is not None and all(before is not known for known in chain):
+                chain.append(before)
+        traceback = link.__traceback__
+        while traceback is not None:
+            if traceback.tb_frame.f_globals.get("__name__", "").startswith(_OURS):
+                with suppress(RuntimeError):  # it runs still
+                    traceback.tb_frame.clear()
+            traceback = traceback.tb_next
+
+
 def forgets_secret(function: Callable[P, R]) -> Callable[P, R]:
-    """Decorate what takes a secret: when it raises, no frame of ours keeps the secret for a traceback to print."""
+    """Decorate what takes a secret or a body: when it raises, no frame of ours keeps either."""
 
     @functools.wraps(function)
     def forgetting(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return function(*args, **kwargs)
-        except (WebhookError, TypeError, Warning) as error:  # a warning, where the application makes errors of them
-            raised = error.with_traceback(None)
-        del args, kwargs
-        raise raised from None
+        except Exception as error:
+            forget_variables(error)
+            del args, kwargs
+            raise
 
     return forgetting
 

@@ -38,7 +38,7 @@ from roovet_webhooks.errors import (
     UnsupportedMediaType,
     WebhookError,
 )
-from roovet_webhooks.messages import DROPPED, DUPLICATE, HANDLED, IGNORED, WebhookResponse
+from roovet_webhooks.messages import DROPPED, DUPLICATE, HANDLED, IGNORED, STORED, WebhookResponse
 
 
 class Phase(StrEnum):
@@ -95,6 +95,7 @@ LIFE: tuple[Step, ...] = (
     Step("the inbox takes it", Phase.DELIVERY, (InboxUnavailable, InboxFull)),
     Step("it is not being handled right now", Phase.DELIVERY, (DeliveryInFlight,)),
     Step("it was not done before", Phase.DELIVERY, (), (DUPLICATE,)),
+    Step("its handlers are to run before the answer", Phase.DELIVERY, (), (STORED,)),
     Step(
         "its handlers succeed",
         Phase.DELIVERY,

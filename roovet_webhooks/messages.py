@@ -8,7 +8,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
+
+from roovet_webhooks.keys import Unpicklable
 
 if TYPE_CHECKING:
     from roovet_webhooks.errors import WebhookError
@@ -17,8 +19,8 @@ Body: TypeAlias = bytes | Iterable[bytes] | AsyncIterable[bytes]
 """A raw body: whole, or in chunks that are read once."""
 
 
-class WebhookRequest:
-    """An HTTP request, as it came.
+class WebhookRequest(Unpicklable):
+    """An HTTP request, as it came. Nobody has verified it, so it refuses to be pickled: nothing of it goes elsewhere.
 
     Args:
         method: ``POST``, or what the client sent instead.
@@ -33,6 +35,8 @@ class WebhookRequest:
     Raises:
         TypeError: The body is a str.
     """
+
+    _holds: ClassVar[str] = "a signature and a body"
 
     __slots__ = ("body", "headers", "http_version", "method", "native", "needs_length", "path", "path_params")
 

@@ -15,10 +15,12 @@ from roovet_webhooks import telemetry
 from roovet_webhooks.admission import admit
 from roovet_webhooks.bridge import AsyncBridge, Bridge, SyncBridge, run
 from roovet_webhooks.delivery import DEFAULT_TENANT, Dedupe, Delivery, make_delivery
-from roovet_webhooks.dispatch import attempt, begin_with_users_code, call_hooks, context, forget_variables
+from roovet_webhooks.dispatch import Attempt, begin_with_users_code, call_hooks, context
 from roovet_webhooks.errors import (
     ConfigurationError,
     DeliveryInFlight,
+    HandlerFailed,
+    InboxError,
     RetryLater,
     TenantLookupFailed,
     UnknownTenant,
@@ -28,14 +30,16 @@ from roovet_webhooks.errors import (
 )
 from roovet_webhooks.events import parse_envelope
 from roovet_webhooks.inbox.memory import MemoryInbox
-from roovet_webhooks.inbox.protocol import Inbox, Outcome, Verdict
+from roovet_webhooks.inbox.opening import InboxLike, inbox_of
+from roovet_webhooks.inbox.protocol import Claimed, DurableInbox, Inbox, OnDead, Ordering, Outcome, Verdict
 from roovet_webhooks.intake import Intake
-from roovet_webhooks.keys import SecretLike, Tenant, forgets_secret
+from roovet_webhooks.keys import SecretLike, Tenant, forget_variables, forgets_secret
 from roovet_webhooks.messages import (
     DROPPED,
     DUPLICATE,
     HANDLED,
     IGNORED,
+    STORED,
     WebhookRequest,
     WebhookResponse,
     error_response,
@@ -50,6 +54,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Generator, Sequence
 
     from roovet_webhooks.dispatch import Observer
+    from roovet_webhooks.inbox.engine import Engine
 
 Resolver: TypeAlias = "Callable[[WebhookRequest], Tenant | Awaitable[Tenant | None] | None]"
 """Says whose secrets count for a request; ``None`` where nobody's do."""
@@ -61,6 +66,12 @@ DEFAULT_BODY_TIMEOUT = 10.0
 _ENDPOINT = re.compile(r"[a-z0-9_-]+")
 _ANSWERS = {Outcome.HANDLED: HANDLED, Outcome.IGNORED: IGNORED, Outcome.DROPPED: DROPPED}
 _TOLD = {outcome: f"delivery.{outcome}" for outcome in Outcome}
+_TOLD_STORED = {
+    Verdict.NEW: "delivery.stored",
+    Verdict.DUPLICATE: "delivery.duplicate",
+    Verdict.IN_FLIGHT: "delivery.in_flight",
+    Verdict.TOO_OLD: "delivery.too_old",
+}
 _UNCHANGED: Any = object()
 
 F = TypeVar("F", bound=Callable[..., object])
@@ -79,9 +90,16 @@ class WebhookReceiver(Router):
         accept_truncated: Whether a digest of the leftmost 128 bits is taken as well (RFC 2104, section 5).
         max_body_bytes: Cap on the body, in bytes.
         body_timeout: Seconds within which the body has to arrive.
-        inbox: The record of deliveries; a `MemoryInbox` of its own when ``None``.
-        acknowledge: ``"handled"`` answers when the handlers have run. It is what an inbox in memory does.
-        retry: How long a sender is asked to wait when a handler does not say.
+        inbox: The record of deliveries: the URL of a database (``sqlite:///roovet.db``,
+            ``postgresql+psycopg://…``), a SQLAlchemy engine, or an inbox; a `MemoryInbox` of its own when ``None``.
+        acknowledge: ``"stored"`` answers when the delivery is on disk, and a worker runs the handlers: what a durable
+            inbox does unless told otherwise. ``"handled"`` answers when the handlers have run: what an inbox in
+            memory does.
+        retry: When a delivery in a durable inbox is tried again, and when no more; in memory, how long a sender is
+            asked to wait when a handler does not say.
+        ordering: ``"resource"`` has workers run the deliveries of one resource one after the other, by ``ts``.
+        on_dead: With an ordering, whether a dead delivery holds back the later ones of its resource (``"block"``).
+        engine: A task queue that runs the deliveries, on many machines if need be; workers then hand them to it.
         dedupe: Makes the key of a delivery from its event, where identical bytes are not what makes two
             deliveries the same one.
         handlers: Names of modules to import before the first delivery, because they register handlers.
@@ -112,9 +130,12 @@ class WebhookReceiver(Router):
         accept_truncated: bool = False,
         max_body_bytes: int = DEFAULT_MAX_BODY_BYTES,
         body_timeout: float = DEFAULT_BODY_TIMEOUT,
-        inbox: Inbox | None = None,
-        acknowledge: Literal["handled"] | None = None,
+        inbox: InboxLike | None = None,
+        acknowledge: Literal["stored", "handled"] | None = None,
         retry: RetryPolicy | None = None,
+        ordering: Ordering = None,
+        on_dead: OnDead = "skip",
+        engine: Engine | None = None,
         dedupe: Dedupe | None = None,
         handlers: Sequence[str] = (),
         debug: bool = False,
@@ -132,15 +153,21 @@ class WebhookReceiver(Router):
         self.endpoint = endpoint
         self._max_body_bytes = max_body_bytes
         self._body_timeout = body_timeout
-        self._inbox: Inbox = MemoryInbox() if inbox is None else inbox
-        self._retry = retry or RetryPolicy()
+        self.retry: RetryPolicy = retry or RetryPolicy()
+        self.ordering: Ordering = ordering
+        self.on_dead: OnDead = on_dead
+        self._wanted = acknowledge
+        self.engine: Engine | None = engine
+        self._use_inbox(inbox)
         self._dedupe = dedupe
         self._modules = (handlers,) if isinstance(handlers, str) else tuple(handlers)
         self._diagnostics = Diagnostics(endpoint, self._tolerance, accept_truncated, debug)
         self._clock = clock
         self._plan: Plan | None = None
         self._observers: tuple[Observer, ...] = ()
-        self._check_options(acknowledge)
+        self._check_options()
+        if engine is not None:
+            engine.attach(self)
         if router is not None:
             self.include(router)
         if debug:
@@ -150,7 +177,13 @@ class WebhookReceiver(Router):
             )
             warnings.warn(message, stacklevel=3)
 
-    def _check_options(self, acknowledge: object) -> None:
+    def _use_inbox(self, inbox: InboxLike | None) -> None:
+        self.inbox: Inbox = MemoryInbox() if inbox is None else inbox_of(inbox)
+        self._acknowledge = (self._wanted or "stored") if self.inbox.durable else "handled"
+        if self.inbox.durable:
+            cast("DurableInbox", self.inbox).attach(self.endpoint, self.retry)
+
+    def _check_options(self) -> None:
         faults: list[str] = []
         if not _ENDPOINT.fullmatch(self.endpoint):
             faults.append(f"endpoint must be a name of a-z, 0-9, _ and -, not {self.endpoint!r}")
@@ -158,18 +191,25 @@ class WebhookReceiver(Router):
             faults.append(f"max_body_bytes must be a number of bytes above 0, not {self._max_body_bytes!r}")
         if not self._body_timeout > 0:
             faults.append(f"body_timeout must be a number of seconds above 0, not {self._body_timeout!r}")
-        if isinstance(self._inbox, str):
-            faults.append("this version keeps deliveries in memory only: leave inbox= out")
-        if acknowledge not in {None, "handled"}:
+        if self._wanted not in {None, "stored", "handled"}:
+            faults.append(f"acknowledge must be 'stored' or 'handled', not {self._wanted!r}")
+        if self._wanted == "stored" and not self.inbox.durable:
             faults.append(
-                f"acknowledge={acknowledge!r} would answer before the handlers have run, and an inbox in memory "
-                "would lose what was acknowledged; leave it out"
+                "acknowledge='stored' would answer before the handlers have run, and an inbox in memory would lose "
+                "what was acknowledged; give it a durable one: inbox='sqlite:///roovet.db'"
             )
+        if self.ordering not in {None, "resource"} or self.on_dead not in {"skip", "block"}:
+            faults.append(f"ordering must be None or 'resource', on_dead 'skip' or 'block', not {self.ordering!r}")
+        if self.ordering is not None and self._acknowledge != "stored":
+            faults.append("ordering= is kept by workers, and so needs a durable inbox and acknowledge='stored'")
+        if self.engine is not None and self._acknowledge != "stored":
+            faults.append("engine= runs what is stored, and so needs a durable inbox and acknowledge='stored'")
         if faults:
             raise ConfigurationError("; ".join(faults))
 
     # Secrets
 
+    @forgets_secret
     def _use_secret(self, secret: SecretLike | Resolver | None) -> None:
         self._resolver = self._verifier = None
         if callable(secret):
@@ -199,15 +239,19 @@ class WebhookReceiver(Router):
 
     def _static_verifier(self) -> Verifier:
         if self._verifier is None:
-            secret = self._default_secret()
-            if not secret:
-                message = (
-                    f"the receiver {self.endpoint!r} has no signing secret: pass WebhookReceiver(secret=…), or set "
-                    f"{SECRET_VARIABLE} in the environment (under Django, in the settings)"
-                )
-                raise ConfigurationError(message)
-            self._verifier = self._make_verifier(secret)
+            self._verifier = self._default_verifier()
         return self._verifier
+
+    @forgets_secret
+    def _default_verifier(self) -> Verifier:
+        secret = self._default_secret()
+        if not secret:
+            message = (
+                f"the receiver {self.endpoint!r} has no signing secret: pass WebhookReceiver(secret=…), or set "
+                f"{SECRET_VARIABLE} in the environment (under Django, in the settings)"
+            )
+            raise ConfigurationError(message)
+        return self._make_verifier(secret)
 
     async def _tenant(self, request: WebhookRequest, bridge: Bridge) -> tuple[str, Verifier]:
         if self._resolver is None:
@@ -227,16 +271,41 @@ class WebhookReceiver(Router):
 
     # Readiness
 
-    def check(self) -> None:
+    def check(self, *, connect: bool = True) -> None:
         """Check that this receiver can do its work: what a server does before it starts.
 
         Imports the modules named in ``handlers``.
+
+        Args:
+            connect: Whether to open a durable inbox as well.
 
         Raises:
             ConfigurationError: There is no handler, no secret, or the handlers contradict each other.
         """
         self._ready()
         self.require_secret()
+        if connect:
+            self._open_inbox()
+
+    def check_handlers(self) -> None:
+        """Check that this receiver can handle what it has recorded: what a worker does, which needs no secret.
+
+        Raises:
+            ConfigurationError: There is no handler, or they contradict each other, or the inbox can never be used.
+        """
+        self._ready()
+        self._open_inbox()
+
+    def _open_inbox(self) -> None:
+        """Open a durable inbox, so that one that can never be used is found now.
+
+        One that is down for the moment is no reason not to start: deliveries are answered 503 until it is back.
+        """
+        if self.inbox.durable:
+            try:
+                cast("DurableInbox", self.inbox).open()
+            except InboxError as error:
+                telemetry.tell("inbox.unavailable", code=error.code, reason=str(error), endpoint=self.endpoint)
 
     def _ready(self) -> None:
         if self._plan is not None:
@@ -289,31 +358,47 @@ class WebhookReceiver(Router):
         return await self._open_or_tell(request, bridge or AsyncBridge())
 
     async def _receive(self, request: WebhookRequest, bridge: Bridge) -> WebhookResponse:
-        try:
-            self._ready()
-            delivery = await self._open(request, bridge)
-            if self._plan is None:
+        with telemetry.receipt(self.endpoint) as receipt:
+            try:
+                self._ready()
+                delivery = await self._open(request, bridge)
                 # Not earlier: a stranger's request must not end the time of registration.
-                self.freeze(self.endpoint)
-                self._plan = self.plan()
-            response = await bridge.finish(self._process(delivery, self._plan, bridge))
-        except WebhookError as error:
-            await self._tell(error, request, bridge)
-            return error_response(error)
-        except Exception as error:  # noqa: BLE001 - a fault of ours must not show a stranger a debug page
-            forget_variables(error)
-            telemetry.error("receiver.error", error, endpoint=self.endpoint)
-            return error_response(WebhookError())
+                plan = self._fixed_plan()
+                if self._acknowledge == "stored":
+                    response = await self._store(delivery, bridge, receipt)
+                else:
+                    response = await bridge.finish(self._process(delivery, plan, bridge, receipt))
+            except WebhookError as error:
+                receipt.refused(error)
+                await self._tell(error, request, bridge)
+                return error_response(error)
+            except Exception as error:  # noqa: BLE001 - a fault of ours must not show a stranger a debug page
+                forget_variables(error)
+                telemetry.tell("receiver.error", error, endpoint=self.endpoint)
+                fault = WebhookError()
+                receipt.refused(fault)
+                return error_response(fault)
+            except BaseException as error:
+                # Cancelled, or the process is told to stop: whoever logs that sees our frames too.
+                forget_variables(error)
+                raise
         for observer in self._observers:
             observer.on_answered(delivery, response)
         return response
 
     async def _open_or_tell(self, request: WebhookRequest, bridge: Bridge) -> Delivery:
-        try:
-            delivery = await self._open(request, bridge)
-        except WebhookError as error:
-            await self._tell(error, request, bridge)
-            raise
+        with telemetry.receipt(self.endpoint) as receipt:
+            try:
+                delivery = await self._open(request, bridge)
+            except WebhookError as error:
+                receipt.refused(error)
+                await self._tell(error, request, bridge)
+                raise
+            except BaseException as error:
+                forget_variables(error)
+                raise
+            if receipt.traces:
+                receipt.opened(context(delivery), delivery.signed_at - delivery.received_at)
         for observer in self._observers:
             observer.on_opened(delivery)
         return delivery
@@ -344,29 +429,86 @@ class WebhookReceiver(Router):
             dedupe=self._dedupe,
         )
 
-    async def _process(self, delivery: Delivery, plan: Plan, bridge: Bridge) -> WebhookResponse:
-        inbox = self._inbox
-        started = time.perf_counter()
-        stored = await bridge.wait(inbox, inbox.store, delivery, claim=True)
-        if stored.claim is None:
-            if stored.verdict is Verdict.IN_FLIGHT:
-                message = "the same delivery is being handled right now"
-                telemetry.warning("delivery.in_flight", **context(delivery))
-                return error_response(DeliveryInFlight(message))
-            telemetry.info("delivery.duplicate", **context(delivery))
-            return DUPLICATE
-        delivery = delivery.numbered(stored.claim.attempt)
-        try:
-            outcome = await attempt(plan, delivery, stored.claim, inbox=inbox, bridge=bridge, retry=self._retry)
-        except WebhookError as error:
-            told = "delivery.retry_later" if isinstance(error, RetryLater) else "delivery.failed"
-            telemetry.warning(told, code=error.code, reason=str(error), **context(delivery))
+    def _fixed_plan(self) -> Plan:
+        if self._plan is None:
+            self.freeze(self.endpoint)
+            self._plan = self.plan()
+        return self._plan
+
+    async def _store(self, delivery: Delivery, bridge: Bridge, receipt: telemetry.Receipt) -> WebhookResponse:
+        """Record a delivery for a worker. A request that goes away meanwhile does not undo it."""
+        stored = await bridge.wait(self.inbox, self.inbox.store, delivery, claim=False)
+        return self._told(stored.verdict, delivery, receipt)
+
+    def _told(self, verdict: Verdict, delivery: Delivery, receipt: telemetry.Receipt) -> WebhookResponse:
+        """Tell what became of a delivery whose handlers do not run now, and return the answer."""
+        event = _TOLD_STORED[verdict]
+        if verdict is Verdict.NEW and not (receipt.traces or telemetry.is_heard(event)):
+            # The record says that it was stored, and the worker tells how it ends: few listen to this.
+            return STORED
+        error = None
+        if verdict is Verdict.IN_FLIGHT:
+            message = "the same delivery is being handled right now"
+            error = DeliveryInFlight(message)
+        skew = delivery.signed_at - delivery.received_at if verdict is Verdict.NEW else None
+        receipt.ended(event, context(delivery), error=error, skew=skew)
+        if error is not None:
             return error_response(error)
-        telemetry.info(_TOLD[outcome], duration=round(time.perf_counter() - started, 6), **context(delivery))
+        return DUPLICATE if verdict is Verdict.DUPLICATE else STORED
+
+    async def _process(
+        self, delivery: Delivery, plan: Plan, bridge: Bridge, receipt: telemetry.Receipt
+    ) -> WebhookResponse:
+        stored = await bridge.wait(self.inbox, self.inbox.store, delivery, claim=True)
+        if stored.claim is None:
+            return self._told(stored.verdict, delivery, receipt)
+        claimed = Claimed(delivery.numbered(stored.claim.attempt), stored.claim)
+        try:
+            outcome = await self._attempt(claimed, plan, bridge, receipt)
+        except WebhookError as error:
+            return error_response(error)
         return _ANSWERS[outcome]
+
+    async def handle(self, claimed: Claimed, *, bridge: Bridge) -> Outcome | None:
+        """Run the handlers of a delivery that was claimed from the durable inbox: what a worker does.
+
+        Args:
+            claimed: The delivery and its claim; the claim is settled here in every case.
+            bridge: How handlers are called.
+
+        Returns:
+            How the delivery ended, or ``None`` when it did not end well. That has been logged.
+        """
+        try:
+            return await self._attempt(claimed, self._fixed_plan(), bridge, telemetry.UNTRACED)
+        except WebhookError:
+            return None
+
+    async def _attempt(self, claimed: Claimed, plan: Plan, bridge: Bridge, receipt: telemetry.Receipt) -> Outcome:
+        """Make an attempt and tell what became of it.
+
+        Raises:
+            WebhookError: As `Attempt.make`.
+        """
+        delivery = claimed.delivery
+        about = context(delivery)
+        skew = delivery.signed_at - delivery.received_at if delivery.attempt == 1 else None
+        started, now = time.perf_counter(), self._clock()
+        attempt = Attempt(plan, claimed, about=about, inbox=self.inbox, bridge=bridge, retry=self.retry, now=now)
+        try:
+            outcome = await attempt.make()
+        except WebhookError as error:
+            dead = isinstance(error, HandlerFailed) and error.dead
+            told = "delivery.retry_later" if isinstance(error, RetryLater) else "delivery.failed"
+            end = "delivery.dead" if dead else told
+            receipt.ended(end, about, duration=time.perf_counter() - started, error=error, skew=skew)
+            raise
+        receipt.ended(_TOLD[outcome], about, duration=time.perf_counter() - started, skew=skew)
+        return outcome
 
     async def _tell(self, error: WebhookError, request: WebhookRequest, bridge: Bridge) -> None:
         """Log a refusal with its reason, and call the hooks: the one place where the reason is told."""
+        forget_variables(error)
         told: dict[str, object] = {
             "code": error.code,
             "reason": str(error),
@@ -377,11 +519,11 @@ class WebhookReceiver(Router):
             "path": request.path[:200],
         }
         if error.status < 500:  # noqa: PLR2004 - a client error
-            telemetry.warning("delivery.rejected", **told)
+            telemetry.tell("delivery.rejected", **told)
         else:
             if error.__cause__ is not None:
                 begin_with_users_code(error.__cause__)
-            telemetry.error("receiver.not_ready", error.__cause__, **told)
+            telemetry.tell("receiver.not_ready", error.__cause__, **told)
         hooks = self.rejected_hooks() if self._plan is None else self._plan.rejected_hooks
         await call_hooks(hooks, bridge, error, request)
         for observer in self._observers:
@@ -395,7 +537,7 @@ class WebhookReceiver(Router):
         *,
         secret: SecretLike | Resolver | None = _UNCHANGED,
         clock: Callable[[], float] = _UNCHANGED,
-        inbox: Inbox = _UNCHANGED,
+        inbox: InboxLike = _UNCHANGED,
         observer: Observer | None = None,
     ) -> Generator[WebhookReceiver]:
         """Replace parts of this receiver for the length of a test, for every thread.
@@ -407,19 +549,22 @@ class WebhookReceiver(Router):
             observer: Is told what becomes of each request, beside those that are told already. It may come
                 after the first dispatch, where a hook may not; see `roovet_webhooks.testing.recording`.
         """
-        before = self._resolver, self._verifier, self._clock, self._inbox, self._observers
+        before = self._resolver, self._verifier, self._clock, self.inbox, self._acknowledge, self._observers
+        # Not a variable of this frame, through which goes whatever the test raises.
+        given = [] if secret is _UNCHANGED else [secret]
+        del secret
         try:
-            if secret is not _UNCHANGED:
-                self._use_secret(secret)
+            if given:
+                self._use_secret(given.pop())
             if clock is not _UNCHANGED:
                 self._clock = clock
             if inbox is not _UNCHANGED:
-                self._inbox = inbox
+                self._use_inbox(inbox)
             if observer is not None and observer not in self._observers:
                 self._observers = (*self._observers, observer)
             yield self
         finally:
-            self._resolver, self._verifier, self._clock, self._inbox, self._observers = before
+            self._resolver, self._verifier, self._clock, self.inbox, self._acknowledge, self._observers = before
 
     def __repr__(self) -> str:
         """Show which receiver it is."""

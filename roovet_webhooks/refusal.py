@@ -6,8 +6,8 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from roovet_webhooks import telemetry
-from roovet_webhooks.dispatch import forget_variables
 from roovet_webhooks.errors import SignatureMismatch
+from roovet_webhooks.keys import forget_variables
 
 if TYPE_CHECKING:
     from roovet_webhooks.bridge import Bridge
@@ -57,9 +57,9 @@ class Diagnostics(NamedTuple):
                 search = partial(explain, raw, request.headers, keys, now=now, tolerance=tolerance)
                 return cast("Diagnosis", await bridge.call(partial(search, accept_truncated=accept_truncated)))
             return explain_refusal(
-                error, request.headers, now=now, tolerance=tolerance, accept_truncated=accept_truncated
+                error, request.headers, raw, now=now, tolerance=tolerance, accept_truncated=accept_truncated
             )
         except Exception as fault:  # noqa: BLE001 - no explanation may change an answer
             forget_variables(fault)
-            telemetry.error("receiver.error", fault, endpoint=self.endpoint)
+            telemetry.tell("receiver.error", fault, endpoint=self.endpoint)
             return None

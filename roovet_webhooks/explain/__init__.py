@@ -82,7 +82,7 @@ def explain(  # noqa: PLR0913 - as verify
     search = Search(raw, reading, held.keys)
     match = search.run()
     findings = [*held.faults, *_refused(raw, reading, match)]
-    if match is None and reading.digests and raw.strip():
+    if match is None and reading.digests and not _is_blank(raw):
         findings.append(_residual(search, held))
     return Diagnosis("refused", tuple(findings), None if match is None else match.key.name)
 
@@ -103,7 +103,7 @@ def _refused(raw: bytes, reading: Reading, match: Match | None) -> Iterator[Find
     if match is None:
         yield from reading.faults
         if reading.digests:
-            yield from _seen(raw, reading)
+            yield from _seen(raw, reading.encoding)
         yield from reading.late()
         return
     other = any(found.code == "wrong_algorithm" for found in match.findings)
@@ -119,15 +119,19 @@ def _refused(raw: bytes, reading: Reading, match: Match | None) -> Iterator[Find
     yield from retired if in_use_then else ()
 
 
-def _seen(raw: bytes, reading: Reading) -> Iterator[Finding]:
-    """Say what is plain to see of a body, although nothing reproduces its digest."""
+def _is_blank(raw: bytes) -> bool:
+    return not raw or raw.isspace()
+
+
+def _seen(raw: bytes, encoding: Finding | None = None) -> Iterator[Finding]:
+    """Say what is plain to see of a body by its first bytes, although nothing reproduces its digest."""
     shown = compression_of(raw)
-    if not raw.strip():
+    if _is_blank(raw):
         yield finding("body_empty", "the body is empty", length=len(raw))
     elif shown is not None:
         yield finding("body_compressed", f"the body is compressed ({shown})", encoding=shown, held="compressed")
-    elif reading.encoding is not None:
-        yield reading.encoding
+    elif encoding is not None:
+        yield encoding
 
 
 def _residual(search: Search, held: Held) -> Finding:
@@ -139,16 +143,17 @@ def _residual(search: Search, held: Held) -> Finding:
     return finding("wrong_secret_or_altered_body", message, tried=tried, json=json)
 
 
-def explain_refusal(
-    error: WebhookError, headers: Headers, *, now: float, tolerance: float, accept_truncated: bool
+def explain_refusal(  # noqa: PLR0913 - what is known where a request is refused; most by keyword
+    error: WebhookError, headers: Headers, raw: bytes, *, now: float, tolerance: float, accept_truncated: bool
 ) -> Diagnosis | None:
     """Say of a refusal what is plain to see: what a receiver tells in production, for the price of reading a header.
 
-    No body is looked at and no MAC computed, so that no stranger can make it cost more.
+    No MAC is computed, and of the body only the first bytes are looked at, so that no stranger can make it cost more.
 
     Args:
         error: What the receiver refused the request with.
         headers: The headers of the request.
+        raw: Its body, as far as that was read.
         now: The time of the refusal, Unix seconds.
         tolerance: Seconds of clock difference and delay accepted, in both directions.
         accept_truncated: Whether a digest of 128 bits is no fault.
@@ -156,13 +161,15 @@ def explain_refusal(
     Returns:
         The diagnosis; ``None`` of a refusal that the signature has nothing to do with.
     """
+    findings: tuple[Finding, ...] = ()
     if isinstance(error, SignatureMismatch):
         message = "the header is as it should be; debug=True searches for the reason, and so does explain"
-        return Diagnosis("refused", (finding("wrong_secret_or_altered_body", message),))
-    if not isinstance(error, VerificationError | UnsupportedMediaType):
-        return None
-    reading = Reading(headers, now=now, tolerance=tolerance, accept_truncated=accept_truncated)
-    findings = (*reading.faults, *reading.late())
-    if isinstance(error, UnsupportedMediaType):
-        findings = () if reading.encoding is None else (reading.encoding,)
+        residual = () if _is_blank(raw) else (finding("wrong_secret_or_altered_body", message),)
+        findings = (*_seen(raw), *residual)
+    elif isinstance(error, VerificationError | UnsupportedMediaType):
+        reading = Reading(headers, now=now, tolerance=tolerance, accept_truncated=accept_truncated)
+        if isinstance(error, VerificationError):
+            findings = (*reading.faults, *reading.late())
+        elif reading.encoding is not None:
+            findings = (reading.encoding,)
     return Diagnosis("refused", findings) if findings else None

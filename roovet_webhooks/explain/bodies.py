@@ -1,19 +1,20 @@
 """The bodies that may have been signed in place of the one that is held: each undoes a known mistake.
 
 Every generator is lazy and goes from the likely to the unlikely, so that a search that stops has paid for no more
-than it has tried. A large body (over `LARGE` bytes) gets the likely ones only.
+than it has tried. A large or huge body (over `LARGE` or `HUGE` bytes) gets the likely ones only.
 """
 
 from __future__ import annotations
 
 import struct
 import zlib
+from contextlib import suppress
 from itertools import product
 from typing import TYPE_CHECKING, NamedTuple
 
 from roovet_webhooks.diagnosis import Finding, finding
 from roovet_webhooks.explain.encodings import from_base64
-from roovet_webhooks.explain.forms import LARGE, MAX_MADE, Document
+from roovet_webhooks.explain.forms import HUGE, LARGE, MAX_MADE, Document
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -116,7 +117,7 @@ def _trimmed(raw: bytes) -> Iterator[Variant]:
         message = "the white space at the beginning of the body was not signed"
         yield _variant(core, "body_trimmed", message, any_end=True, change="added")
     message = "white space at the beginning of the body was signed and is missing"
-    for other in (b"\n",) if len(raw) > LARGE else (b"\n", b"\r\n", b" ", b"  ", b"\t"):
+    for other in () if len(raw) > HUGE else (b"\n", b"\r\n", b" ", b"  ", b"\t"):
         if other != lead:
             yield _variant(core, "body_trimmed", message, lead=other, any_end=True, change="removed")
 
@@ -135,7 +136,7 @@ def _marked(raw: bytes) -> Iterator[Variant]:
     if raw.startswith(_BOM):
         message = "the byte order mark at the beginning of the body was not signed"
         yield _variant(raw[len(_BOM) :], "body_bom", message, change="added")
-    else:
+    elif len(raw) <= HUGE:
         message = "a byte order mark at the beginning of the body was signed and is missing"
         yield _variant(raw, "body_bom", message, lead=_BOM, change="removed")
 
@@ -148,7 +149,9 @@ def _reencoded(raw: bytes) -> Iterator[Variant]:
         yield from _out_of_utf_16(raw)
     if raw.isascii():
         return
-    if _recoded(raw, "utf-8", "utf-8") is None:
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError:
         message = "the body is in %s; what was signed is the same in UTF-8"
         for charset in _CHARSETS:
             if (body := _recoded(raw, charset, "utf-8")) is not None:
@@ -156,11 +159,11 @@ def _reencoded(raw: bytes) -> Iterator[Variant]:
         return
     message = "the body was taken for %s and encoded in UTF-8 once more"
     for charset in _CHARSETS:
-        if (body := _recoded(raw, "utf-8", charset)) is not None:
-            yield _variant(body, "body_reencoded", message % charset, taken_for=charset, side="here")
+        with suppress(UnicodeEncodeError):
+            yield _variant(text.encode(charset), "body_reencoded", message % charset, taken_for=charset, side="here")
             break  # cp1252 gives the same or nothing where Latin-1 gives something
     message = "what was signed had been taken for %s and encoded in UTF-8 once more"
-    for charset in () if len(raw) > LARGE else _CHARSETS:
+    for charset in () if len(raw) > HUGE else _CHARSETS:
         if (body := _recoded(raw, charset, "utf-8")) is not None:
             yield _variant(body, "body_reencoded", message % charset, taken_for=charset, side="sender")
 

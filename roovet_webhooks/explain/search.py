@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from roovet_webhooks.diagnosis import Finding, finding
 from roovet_webhooks.explain.bodies import end_finding, ends_of, variants
-from roovet_webhooks.explain.forms import LARGE, Document
+from roovet_webhooks.explain.forms import HUGE, Document
 from roovet_webhooks.mac import OTHERS
 from roovet_webhooks.signature import DIGEST_BYTES, TRUNCATED_DIGEST_BYTES
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 # What stands between t and the body, where somebody has read the recipe in haste, and what before t.
 _JOINERS = ("", ":", "\n", ",", "|", " ", "-", "_", ";", "&", "/", "\r\n", "\\n", "\t")
 _JOINTS = (*(("", joiner) for joiner in _JOINERS), ("t=", "."), ("t=", ","), ("v1:", ":"))
-_LIKELY_JOINTS = _JOINTS[:3]
+_LIKELY_JOINTS = _JOINTS[:2]
 
 
 class Match(NamedTuple):
@@ -61,7 +61,7 @@ class Search:
 
     def __init__(self, raw: bytes, reading: Reading, keys: Sequence[Key]) -> None:
         self._raw = raw
-        self._large = len(raw) > LARGE
+        self._huge = len(raw) > HUGE
         self.document: Document = Document(raw)
         self._reading = reading
         self._keys = keys
@@ -112,7 +112,7 @@ class Search:
 
     def _near_keys(self) -> Iterator[Match]:
         for key in self._keys:
-            for near in key.near():
+            for near in key.near(thorough=not self._huge):
                 for literal in self._reading.literals:
                     if (length := self._agreed(self._over(near, literal, b".", self._raw))) is not None:
                         yield Match(near, (), length, literal)
@@ -133,7 +133,7 @@ class Search:
                         yield Match(key, (found,), length, literal)
 
     def _joined(self) -> Iterator[Match]:
-        for before, joiner in _LIKELY_JOINTS if self._large else _JOINTS:
+        for before, joiner in _LIKELY_JOINTS if self._huge else _JOINTS:
             for key in self._keys:
                 for literal in self._reading.literals:
                     mac = self._over(key, before.encode() + literal + joiner.encode(), self._raw)
@@ -159,8 +159,8 @@ class Search:
         if moment is not None:
             yield b"%d" % moment, "the ts of the event"
         seconds = self._reading.seconds()
-        if seconds is not None:
-            for difference in (-1, 1) if self._large else (-1, 1, -2, 2):
+        if seconds is not None and not self._huge:
+            for difference in (-1, 1, -2, 2):
                 yield b"%d" % (seconds + difference), f"{difference:+d} s"
 
     def _other_algorithms(self) -> Iterator[Match]:

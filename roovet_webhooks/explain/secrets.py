@@ -81,9 +81,13 @@ class Key(Unpicklable):
         not_before, expires = self.period
         return (not_before is None or moment >= not_before) and (expires is None or moment < expires)
 
-    def near(self) -> Iterator[Key]:
-        """Return the keys that a known mistake makes of this one, here or at the sender."""
-        for value, code, message, evidence in _near(self._value):
+    def near(self, *, thorough: bool) -> Iterator[Key]:
+        """Return the keys that a known mistake makes of this one, here or at the sender.
+
+        Args:
+            thorough: Whether the less likely ones are among them.
+        """
+        for value, code, message, evidence in _near(self._value, thorough=thorough):
             if value not in {b"", self._value}:
                 text = message.format(f"the signing secret {self.name!r}")
                 yield Key(self.name, value, finding(code, text, secret=self.name, **evidence))
@@ -203,12 +207,12 @@ def _mend(name: str, text: str | bytes) -> tuple[bytes, list[Finding]]:
 _Near: TypeAlias = "tuple[bytes, str, str, dict[str, object]]"
 
 
-def _near(value: bytes) -> Iterator[_Near]:
+def _near(value: bytes, *, thorough: bool) -> Iterator[_Near]:
     yield from _split(value)
     yield from _decoded(value)
     if not _PRINTABLE.fullmatch(value):
         yield from _encoded(value)
-    yield from _padded(value)
+    yield from _padded(value, thorough=thorough)
 
 
 def _split(value: bytes) -> Iterator[_Near]:
@@ -241,14 +245,14 @@ def _encoded(value: bytes) -> Iterator[_Near]:
             yield _PREFIX + text, "secret_decoded", message % form, {"form": form, "decoded": "here"}
 
 
-def _padded(value: bytes) -> Iterator[_Near]:
+def _padded(value: bytes, *, thorough: bool) -> Iterator[_Near]:
     """Return the secret without invisible characters, and as a sender has it who forgot to strip something."""
     visible = value.decode("utf-8", "surrogateescape").strip(_INVISIBLE).encode("utf-8", "surrogateescape")
     message = "{} begins or ends with an invisible character, such as a byte order mark"
     yield visible, "secret_has_whitespace", message, {"invisible": True}
     message = "the sender's copy of {} begins or ends with white space"
-    for padded in (value + b"\n", value + b"\r\n"):
+    for padded in (value + b"\n", value + b"\r\n")[: 2 if thorough else 1]:
         yield padded, "secret_has_whitespace", message, {"where": "at the sender"}
     message = "the sender's copy of {} is wrapped in quotation marks"
-    for quote in (b'"', b"'"):
+    for quote in _QUOTES[: 2 if thorough else 1]:
         yield quote + value + quote, "secret_is_quoted", message, {"where": "at the sender"}

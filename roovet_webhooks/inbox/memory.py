@@ -8,6 +8,7 @@ promises no retries: for money, use a durable inbox.
 from __future__ import annotations
 
 from collections import OrderedDict
+from contextlib import nullcontext
 from itertools import count
 from threading import Lock
 from time import monotonic
@@ -20,6 +21,7 @@ from roovet_webhooks.inbox.protocol import Claim, Outcome, State, Step, Stored, 
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
     from roovet_webhooks.delivery import Delivery, Identity
 
@@ -27,6 +29,7 @@ DAY = 86_400.0
 SWEEP_INTERVAL = 1.0
 _DUPLICATE = Stored(Verdict.DUPLICATE)
 _IN_FLIGHT = Stored(Verdict.IN_FLIGHT)
+_KEPT = nullcontext()
 _NOTHING: frozenset[str] = frozenset()
 
 
@@ -78,6 +81,11 @@ class MemoryInbox:
         self._lock = Lock()
         self._records: OrderedDict[Identity, _Record] = OrderedDict()
 
+    @property
+    def timeout(self) -> float | None:
+        """No bound: nothing here waits."""
+        return None
+
     def __len__(self) -> int:
         """Count the remembered deliveries."""
         return len(self._records)
@@ -97,7 +105,7 @@ class MemoryInbox:
                 record = self._records[identity] = _Record(now)
             elif record.state is State.CLAIMED:
                 return _IN_FLIGHT
-            elif record.state is State.DONE or not claim:
+            elif record.state is not State.READY or not claim:
                 return _DUPLICATE
             if not claim:
                 return Stored(Verdict.NEW)
@@ -106,6 +114,10 @@ class MemoryInbox:
             record.fence = next(self._fences)
             record.attempts += 1
             return Stored(Verdict.NEW, Claim(identity, record.fence, record.attempts, record.succeeded))
+
+    def keeping(self, claim: Claim) -> AbstractContextManager[None]:  # noqa: ARG002 - it has no lease to renew
+        """Do nothing; see `Inbox.keeping`."""
+        return _KEPT
 
     def succeed(self, claim: Claim, handler: str) -> None:
         """Record a handler's success; see `Inbox.succeed`."""
@@ -130,6 +142,13 @@ class MemoryInbox:
         """Give a claim back; see `Inbox.release`. The next copy from the sender runs it."""
         with self._lock:
             self._held(claim).move(Step.RELEASE)
+
+    def bury(self, claim: Claim, error: str, outcome: Outcome) -> None:  # noqa: ARG002 - there is nobody to show it to
+        """End a delivery as dead; see `Inbox.bury`. A copy from the sender does not run it."""
+        with self._lock:
+            record = self._held(claim)
+            record.move(Step.BURY)
+            record.outcome = outcome
 
     def _held(self, claim: Claim) -> _Record:
         record = self._records.get(claim.identity)

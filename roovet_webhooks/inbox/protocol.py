@@ -7,27 +7,31 @@ every new claim raises and nothing lowers: whoever comes back with an older one 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, ClassVar, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
-from roovet_webhooks.delivery import Identity  # noqa: TC001 - a field's type, which msgspec reads
+from roovet_webhooks.delivery import Delivery, Identity  # noqa: TC001 - types of fields, read at run time
 from roovet_webhooks.errors import InvalidTransition
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from concurrent.futures import Future
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
-    from roovet_webhooks.delivery import Delivery
+    from roovet_webhooks.inbox.pending import Pending
+    from roovet_webhooks.inbox.records import Health, Purged, Query, RecordedDelivery, Stats
+    from roovet_webhooks.retry import RetryPolicy
 
 T = TypeVar("T")
 
-Answer: TypeAlias = "T | Future[T]"
-"""What an operation returns, or a Future of it.
+Answer: TypeAlias = "T | Pending[T]"
+"""What an operation returns, or that it is pending.
 
-One that has to wait for a disk returns a Future: one committer then serves all the requests that arrive together, and
-no thread waits for it.
+One that has to wait for a disk returns it as pending: one committer then serves all the requests that arrive together,
+and no thread waits for it.
 """
+
+ERROR_CHARACTERS = 500
 
 
 class State(StrEnum):
@@ -39,6 +43,7 @@ class State(StrEnum):
     READY = "ready"
     CLAIMED = "claimed"
     DONE = "done"
+    DEAD = "dead"
 
 
 class Step(StrEnum):
@@ -46,32 +51,77 @@ class Step(StrEnum):
 
     __hash__ = str.__hash__
 
+    STORE = "store"
+    STORE_CLAIMED = "store_claimed"
+    STORE_TOO_OLD = "store_too_old"
     CLAIM = "claim"
+    RENEW = "renew"
     COMPLETE = "complete"
     FAIL = "fail"
     RELEASE = "release"
+    BURY = "bury"
+    EXPIRE = "expire"
+    POISON = "poison"
+    REPLAY = "replay"
+    PURGE = "purge"
 
 
 class Outcome(StrEnum):
-    """How a done delivery ended."""
+    """How a delivery ended: the first three as done, the others as dead."""
 
     __hash__ = str.__hash__
 
     HANDLED = "handled"
     IGNORED = "ignored"
     DROPPED = "dropped"
+    FAILED = "failed"
+    UNDECODABLE = "undecodable"
+    POSTPONED = "postponed"
+    POISONED = "poisoned"
+    TOO_OLD = "too_old"
 
 
-STEPS: Mapping[tuple[State, Step], State] = {
-    (State.READY, Step.CLAIM): State.CLAIMED,
-    (State.CLAIMED, Step.COMPLETE): State.DONE,
-    (State.CLAIMED, Step.FAIL): State.READY,
-    (State.CLAIMED, Step.RELEASE): State.READY,
-}
-"""Which state a step leads to from which; what is not here is refused. A delivery begins in the first `State`."""
+class Transition(NamedTuple):
+    """A row of the step table.
+
+    Attributes:
+        state: Where the delivery stands; ``None`` when it is not recorded yet.
+        step: What happens.
+        to: Where it stands then.
+        when: What makes it happen, for a reader.
+        change: What else changes in the record, for a reader.
+    """
+
+    state: State | None
+    step: Step
+    to: State
+    when: str
+    change: str = ""
 
 
-def next_state(state: State, step: Step) -> State:
+TRANSITIONS: tuple[Transition, ...] = (
+    Transition(None, Step.STORE, State.READY, "stored, to be handled later", "claimable once its second has ended"),
+    Transition(None, Step.STORE_CLAIMED, State.CLAIMED, "stored, handled at once", "fence, owner, lease"),
+    Transition(None, Step.STORE_TOO_OLD, State.DEAD, "stored, older than is remembered", "never run"),
+    Transition(State.READY, Step.CLAIM, State.CLAIMED, "its handlers are about to run", "fence + 1, owner, lease"),
+    Transition(State.CLAIMED, Step.RENEW, State.CLAIMED, "its handlers still run", "lease"),
+    Transition(State.CLAIMED, Step.COMPLETE, State.DONE, "handled, ignored or dropped", "outcome"),
+    Transition(State.CLAIMED, Step.FAIL, State.READY, "a handler failed, attempts are left", "failures + 1, delay"),
+    Transition(State.CLAIMED, Step.RELEASE, State.READY, "RetryLater, a drain, a cancellation", "delay; not counted"),
+    Transition(State.CLAIMED, Step.BURY, State.DEAD, "the last failure, undecodable, postponed too long", "outcome"),
+    Transition(State.CLAIMED, Step.EXPIRE, State.READY, "its lease ran out, attempts are left", "crashes + 1"),
+    Transition(State.CLAIMED, Step.POISON, State.DEAD, "its lease ran out once too often", "crashes + 1, outcome"),
+    Transition(State.DEAD, Step.REPLAY, State.READY, "replayed", "failures and crashes 0; successes are kept"),
+    Transition(State.DONE, Step.REPLAY, State.READY, "replayed, and confirmed", "a new round"),
+    Transition(State.DONE, Step.PURGE, State.DONE, "purged", "the body is gone, a tombstone stays"),
+    Transition(State.DEAD, Step.PURGE, State.DEAD, "purged", "the body is gone, a tombstone stays"),
+)
+
+STEPS: Mapping[tuple[State | None, Step], State] = {(row.state, row.step): row.to for row in TRANSITIONS}
+"""Which state a step leads to from which; what is not here is refused. ``None`` is a delivery not recorded yet."""
+
+
+def next_state(state: State | None, step: Step) -> State:
     """Return the state that a step leads to.
 
     Raises:
@@ -80,7 +130,7 @@ def next_state(state: State, step: Step) -> State:
     try:
         return STEPS[state, step]
     except KeyError:
-        message = f"a delivery that is {state} cannot {step}"
+        message = f"a delivery that is {state or 'not recorded'} cannot {step}"
         raise InvalidTransition(message) from None
 
 
@@ -92,12 +142,20 @@ class Claim(msgspec.Struct, frozen=True, gc=False):
         fence: Higher than that of every earlier claim of the delivery.
         attempt: Which claim of the delivery this is, from 1.
         succeeded: Names of the handlers that succeeded in earlier attempts and do not run again.
+        number: The delivery's number in a durable inbox; 0 in memory.
+        round: Which round this is: a replay of a done delivery begins a new one.
+        failures: Attempts that failed so far.
+        crashes: Leases that ran out so far.
     """
 
     identity: Identity
     fence: int
     attempt: int = 1
     succeeded: frozenset[str] = frozenset()
+    number: int = 0
+    round: int = 1
+    failures: int = 0
+    crashes: int = 0
 
 
 class Verdict(StrEnum):
@@ -106,6 +164,7 @@ class Verdict(StrEnum):
     NEW = "new"
     DUPLICATE = "duplicate"
     IN_FLIGHT = "in_flight"
+    TOO_OLD = "too_old"
 
 
 class Stored(msgspec.Struct, frozen=True, gc=False):
@@ -113,7 +172,8 @@ class Stored(msgspec.Struct, frozen=True, gc=False):
 
     Attributes:
         verdict: ``NEW`` when it is to be handled (a retry of a failed one included), ``DUPLICATE`` when it
-            is recorded and there is nothing to do, ``IN_FLIGHT`` when another request is handling it.
+            is recorded and there is nothing to do, ``IN_FLIGHT`` when another request is handling it,
+            ``TOO_OLD`` when it was recorded as dead because it is older than the inbox remembers.
         claim: The claim, where one was asked for and given.
     """
 
@@ -121,18 +181,34 @@ class Stored(msgspec.Struct, frozen=True, gc=False):
     claim: Claim | None = None
 
 
+class Claimed(NamedTuple):
+    """A delivery and the right to run its handlers."""
+
+    delivery: Delivery
+    claim: Claim
+
+
 class Inbox(Protocol):
     """A record of deliveries. Methods are called from any thread and may be called at the same time.
 
     Attributes:
         durable: Whether a stored delivery survives the process; only then may it be acknowledged before its
-            handlers have run.
+            handlers have run, and only then does the inbox itself drive the attempts.
         blocking: Whether a call may wait, so that an event loop must make it in a thread. Answering with a
-            Future is the other way to wait.
+            `Pending` is the other way to wait.
     """
 
     durable: ClassVar[bool]
     blocking: ClassVar[bool]
+
+    @property
+    def timeout(self) -> float | None:
+        """Seconds after which whoever waits for an answer of this inbox is told that it is unavailable."""
+        ...
+
+    def keeping(self, claim: Claim) -> AbstractContextManager[None]:
+        """Renew a claim while its handlers run; whatever then becomes of it, it is renewed no longer."""
+        ...
 
     def store(self, delivery: Delivery, *, claim: bool) -> Answer[Stored]:
         """Record a delivery, once for its identity.
@@ -178,4 +254,217 @@ class Inbox(Protocol):
 
     def release(self, claim: Claim, *, retry_in: float) -> Answer[None]:
         """Give a claim back without counting a failure; arguments and errors as `fail`."""
+        ...
+
+    def bury(self, claim: Claim, error: str, outcome: Outcome) -> Answer[None]:
+        """End a claimed delivery as dead: no attempt is left, or none could succeed.
+
+        Args:
+            claim: The claim.
+            error: What went wrong, without a secret or a body.
+            outcome: Why it is dead.
+
+        Raises:
+            LeaseLost: The fence has moved on.
+        """
+        ...
+
+
+Ordering: TypeAlias = Literal["resource"] | None
+OnDead: TypeAlias = Literal["skip", "block"]
+
+
+class Enclosing(Protocol):
+    """A transaction in which a handler runs."""
+
+    def part(self) -> AbstractContextManager[object]:
+        """Undo what a block writes if it raises, and nothing else; the value is the connection."""
+        ...
+
+
+class DurableInbox(Inbox, Protocol):
+    """An inbox that outlives the process, and from which workers take deliveries.
+
+    It reaps, renews and tidies from a thread of its own, in each process that claims.
+    """
+
+    @property
+    def owner(self) -> str:
+        """Name of this process, which its claims and heartbeats bear."""
+        ...
+
+    @property
+    def lease(self) -> float:
+        """Seconds for which a claim holds unless it is renewed."""
+        ...
+
+    def open(self) -> None:
+        """Connect, and create or upgrade the tables.
+
+        Raises:
+            InboxUnavailable: The store cannot be reached or written to.
+            ConfigurationError: Its tables belong to a later version.
+        """
+        ...
+
+    def attach(self, endpoint: str, retry: RetryPolicy) -> None:
+        """Say how often the deliveries of an endpoint may crash: what the reaper goes by."""
+        ...
+
+    def claim(
+        self, endpoint: str, *, limit: int, ordering: Ordering = None, on_dead: OnDead = "skip"
+    ) -> Answer[Sequence[Claimed]]:
+        """Claim deliveries that are due and have never crashed, the longest due first.
+
+        A claim holds for a lease; `keeping` makes it hold longer.
+
+        Args:
+            endpoint: Whose deliveries.
+            limit: How many at most.
+            ordering: ``"resource"`` claims at most one delivery of a resource, and the earliest by ``ts`` first.
+            on_dead: With an ordering, whether a dead delivery holds back the later ones of its resource.
+        """
+        ...
+
+    def claim_suspect(
+        self, endpoint: str, *, ordering: Ordering = None, on_dead: OnDead = "skip"
+    ) -> Answer[Sequence[Claimed]]:
+        """Claim one due delivery whose lease has run out before, to be run with nothing beside it."""
+        ...
+
+    def claim_number(
+        self, number: int, *, ordering: Ordering = None, on_dead: OnDead = "skip"
+    ) -> Answer[Claimed | None]:
+        """Claim one delivery by its number, if it is ready and due: what an engine's task does."""
+        ...
+
+    def suspects(self, endpoint: str) -> Answer[int]:
+        """Count the due deliveries whose lease has run out before."""
+        ...
+
+    def hand_over(  # noqa: PLR0913 - one argument a rule
+        self,
+        endpoint: str,
+        *,
+        limit: int,
+        again_after: float,
+        ordering: Ordering = None,
+        on_dead: OnDead = "skip",
+        with_each: Callable[[Any, Sequence[int]], None] | None = None,
+    ) -> Answer[Sequence[int]]:
+        """Mark due deliveries as handed to an engine and return their numbers.
+
+        Args:
+            endpoint: Whose deliveries.
+            limit: How many may be handed over and not claimed at a time: of the due ones, the first so many are looked
+                at. A backlog so does not all go to the engine, there to be handed over again and again.
+            again_after: Seconds after which one that was handed over and is still ready is handed over again.
+            ordering: As `claim` takes it.
+            on_dead: As `claim` takes it.
+            with_each: Called in the same transaction with its connection and the numbers: for an engine that keeps
+                its tasks in the same database.
+        """
+        ...
+
+    def watch_over(self) -> None:
+        """Start to renew, reap and tidy, in a thread of the inbox."""
+        ...
+
+    def reap(self) -> Answer[Sequence[tuple[int, bool]]]:
+        """Free deliveries whose claims have run out; return their numbers, and whether they are dead of it."""
+        ...
+
+    def beat(self, owner: str, endpoints: Iterable[str]) -> Answer[None]:
+        """Write a worker's heartbeat."""
+        ...
+
+    def transaction(self, claim: Claim, handler: str) -> AbstractContextManager[object]:
+        """Open a transaction that commits a handler's rows together with the record of its success.
+
+        Raises:
+            LeaseLost: The fence has moved on.
+        """
+        ...
+
+    def enclosing(self, claim: Claim, handler: str) -> AbstractContextManager[Enclosing | None] | None:
+        """Return what a sync handler runs in without asking for it.
+
+        Returns:
+            ``None`` for nothing. Else what is entered around it, in its thread; the value is the transaction that
+            commits what it wrote together with the record of its success, or ``None`` when that is no transaction.
+        """
+        ...
+
+    def find(self, query: Query) -> Sequence[RecordedDelivery]:
+        """Return recorded deliveries, the newest first."""
+        ...
+
+    def number_of(self, delivery_id: str) -> int:
+        """Return the number of a delivery by its id; it may have to look through all of them.
+
+        Raises:
+            DeliveryNotFound: There is none.
+        """
+        ...
+
+    def get(self, number: int) -> RecordedDelivery:
+        """Return one recorded delivery.
+
+        Raises:
+            DeliveryNotFound: There is none of that number.
+        """
+        ...
+
+    def body(self, number: int) -> bytes | None:
+        """Return the raw body of a delivery, ``None`` when it has been purged.
+
+        Raises:
+            DeliveryNotFound: There is none of that number.
+        """
+        ...
+
+    def replay(self, number: int, *, confirmed: bool = False) -> Answer[None]:
+        """Make a dead delivery ready again, or a done one in a new round.
+
+        Args:
+            number: Which.
+            confirmed: For a done one: whether it is meant that all its effects happen again.
+
+        Raises:
+            DeliveryNotFound: There is none of that number.
+            InvalidTransition: It is ready or claimed, its body is gone, or it is done and that was not confirmed.
+        """
+        ...
+
+    def purge(self, number: int) -> Answer[None]:
+        """Erase the body and the error of a done or dead delivery; a tombstone keeps it from running again.
+
+        Raises:
+            DeliveryNotFound: There is none of that number.
+            InvalidTransition: It is ready or claimed.
+        """
+        ...
+
+    def tidy(self) -> Purged:
+        """Erase what has been kept long enough, in small transactions; the inbox's own thread calls it."""
+        ...
+
+    def stats(self) -> Sequence[Stats]:
+        """Count deliveries by endpoint and state."""
+        ...
+
+    def fault(self) -> str | None:
+        """Say which of the store's settings endangers what it holds; ``None`` when none does."""
+        ...
+
+    def health(self) -> Health:
+        """Look at the store itself: its clock, its room, its tables, its settings.
+
+        Raises:
+            InboxUnavailable: The store cannot be reached or written to.
+        """
+        ...
+
+    def close(self) -> None:
+        """Finish what was submitted, stop the threads and close the connections."""
         ...

@@ -1,0 +1,202 @@
+"""The thread that looks after claims: renews those of this process, and frees those of processes that have gone.
+
+A lease is a promise in wall-clock time, and wall clocks jump. So nobody is declared gone by the clock alone: a
+claim is freed when it was seen unchanged, by one observer, for a full lease of that observer's own monotonic time.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from roovet_webhooks import telemetry
+from roovet_webhooks.errors import InboxError
+from roovet_webhooks.inbox import changes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+
+    from roovet_webhooks.inbox.changes import Values
+    from roovet_webhooks.inbox.protocol import Claim
+    from roovet_webhooks.retry import RetryPolicy
+
+TIDY_EVERY = 3600.0
+# Whoever has a longer lease renews it three times in its own time: one of up to thirty times ours is safe from us.
+PATIENCE_WHERE_FAR = 10
+
+
+class Lease(NamedTuple):
+    """A claim as the reaper sees it: any of its parts changes when it is renewed, settled or claimed anew.
+
+    Attributes:
+        number: Which delivery.
+        fence: Which claim of it.
+        until: When it runs out by the store's clock, milliseconds.
+        far: Whether that is further away than it can be, unless somebody has another lease or the clock was set back.
+    """
+
+    number: int
+    fence: int
+    until: int
+    far: bool = False
+
+
+class Watch:
+    """Remembers since when claims have been seen unchanged. Pure: told what there is and what time it is.
+
+    Args:
+        lease: Seconds for which a claim must have been seen unchanged; ten times that, where it ends too far away.
+    """
+
+    def __init__(self, lease: float) -> None:
+        self._lease = lease
+        self._since: dict[Lease, float] = {}
+
+    def overdue(self, seen: Iterable[Lease], now: float) -> list[Lease]:
+        """Return the claims that have not changed for a lease.
+
+        Args:
+            seen: All claims whose lease has run out by the store's clock, or is too far away; what is not among them
+                is forgotten.
+            now: Monotonic seconds.
+        """
+        self._since = {lease: self._since.get(lease, now) for lease in seen}
+        patience = {False: self._lease, True: self._lease * PATIENCE_WHERE_FAR}
+        return [lease for lease, since in self._since.items() if now - since >= patience[lease.far]]
+
+
+class Expiry(NamedTuple):
+    """What becomes of a claim that has run out.
+
+    Attributes:
+        lease: The claim; whoever carries this out compares all of it.
+        values: The columns to write.
+        dead: Whether no attempt is left.
+    """
+
+    lease: Lease
+    values: Values
+    dead: bool
+
+
+def expiries(
+    watch: Watch,
+    rows: Iterable[Any],
+    policies: Mapping[str, RetryPolicy],
+    *,
+    now: int,
+    moment: float,
+) -> Iterator[Expiry]:
+    """Yield what becomes of those claims that have not changed for a lease.
+
+    Args:
+        watch: What has been seen so far.
+        rows: The claims whose lease has run out by the store's clock, or is too far away; with the columns
+            ``id``, ``fence``, ``lease_until``, ``endpoint``, ``failures`` and ``crashes``.
+        policies: How often the deliveries of an endpoint may crash.
+        now: Milliseconds.
+        moment: Monotonic seconds.
+    """
+    found = {row.id: row for row in rows}
+    seen = [Lease(row.id, row.fence, row.lease_until, row.lease_until > now) for row in found.values()]
+    for lease in watch.overdue(seen, moment):
+        row = found[lease.number]
+        crashes = row.crashes + 1
+        wait = policies[row.endpoint].after_crash(failures=row.failures, crashes=crashes)
+        yield Expiry(lease, changes.expired(crashes, now=now, retry_in=wait), wait is None)
+
+
+def tell_of_reaped(freed: Iterable[tuple[int, bool]]) -> None:
+    """Tell which claims have run out, and which deliveries are dead of it."""
+    for number, dead in freed:
+        telemetry.tell("inbox.poisoned" if dead else "inbox.lease_expired", number=number)
+
+
+class Kept(Protocol):
+    """What a keeper asks of its inbox. Each may raise `InboxError`."""
+
+    def renew(self, claims: Sequence[Claim]) -> Collection[int]:
+        """Renew claims and return the numbers of those that are still held."""
+        ...
+
+    def reap_now(self) -> int:
+        """Free overdue claims."""
+        ...
+
+    def tidy(self) -> object:
+        """Erase what has been kept long enough."""
+        ...
+
+
+class Keeper:
+    """Renews, reaps and tidies, from a daemon thread that starts with the first claim or worker.
+
+    Args:
+        kept: The inbox.
+        lease: Seconds.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(self, kept: Kept, lease: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._kept = kept
+        self._lease = lease
+        self._clock = clock
+        self._claims: dict[int, Claim] = {}
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def hold(self, claim: Claim) -> None:
+        """Renew a claim from now on."""
+        with self._lock:
+            self._claims[claim.number] = claim
+        self.start()
+
+    def let_go(self, claim: Claim) -> None:
+        """Renew a claim no more."""
+        with self._lock:
+            held = self._claims.get(claim.number)
+            if held is not None and held.fence == claim.fence:
+                del self._claims[claim.number]
+
+    def start(self) -> None:
+        """Start the thread, if it does not run."""
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._serve, name="roovet-webhooks-keeper", daemon=True)
+                self._thread.start()
+
+    def close(self) -> None:
+        """Stop the thread."""
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _serve(self) -> None:
+        tidy_at = self._clock()
+        while not self._stopping.wait(self._lease / 3):
+            self._try(self.renew)
+            self._try(self._kept.reap_now)
+            if self._clock() >= tidy_at:
+                tidy_at = self._clock() + TIDY_EVERY
+                self._try(self._kept.tidy)
+
+    def _try(self, work: Callable[[], object]) -> None:
+        try:
+            work()
+        except InboxError as error:
+            telemetry.tell("inbox.keeper_failed", code=error.code, reason=str(error))
+        except Exception as error:  # noqa: BLE001 - the thread must outlive whatever goes wrong once
+            telemetry.tell("inbox.keeper_failed", error)
+
+    def renew(self) -> None:
+        """Renew what is held, and forget what is lost: who runs it will learn so from the fence."""
+        with self._lock:
+            claims = list(self._claims.values())
+        if not claims:
+            return
+        held = self._kept.renew(claims)
+        for claim in claims:
+            if claim.number not in held:
+                self.let_go(claim)

@@ -1,0 +1,157 @@
+"""How long a handler may keep a transaction open, and what ends it when it does not."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import threading
+from contextlib import suppress
+from typing import TYPE_CHECKING, Protocol
+
+from roovet_webhooks.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_PATIENCE = 0.05  # seconds
+# SQLite has one writer, and everybody waits for it.
+SQLITE_SECONDS = 2.0
+SERVER_SECONDS = 30.0
+
+
+class Limit(Protocol):
+    """The bound on one transaction."""
+
+    def check(self) -> None:
+        """Check before a statement that the transaction goes on.
+
+        Raises:
+            ConfigurationError: It took too long, or something ended it other than the inbox.
+        """
+        ...
+
+    def check_whole(self) -> None:
+        """Check at the end that the transaction is the one that was opened; errors as `check`."""
+        ...
+
+    def exceeded(self) -> ConfigurationError | None:
+        """Return the error for a transaction that took too long: what the handler saw of its end says nothing."""
+        ...
+
+    def undo(self) -> None:
+        """Undo what was written, and refuse whatever is tried from now on."""
+        ...
+
+
+def too_long(seconds: float) -> ConfigurationError:
+    """Return the error for a transaction that was open for more than so many seconds."""
+    return ConfigurationError(
+        f"the handler kept its transaction open for more than {seconds:g} s, and was rolled back: do slow work "
+        "first, and open the transaction last"
+    )
+
+
+def over() -> ConfigurationError:
+    """Return the error for a transaction that has ended before its end."""
+    return ConfigurationError(
+        "the handler's transaction is over before its end: SQL of its own ended it, or the database did after an "
+        "error that the handler caught; only the inbox commits it, and lets no error pass"
+    )
+
+
+# A statement that begins or ends a transaction; ROLLBACK TO a savepoint does neither.
+_ENDS = re.compile(
+    r"\s*(commit|end|abort|begin|start\s+transaction|prepare\s+transaction|rollback(?!(\s+(work|transaction))?\s+to\b))\b",
+    re.IGNORECASE,
+)
+
+
+def ends_transaction(statement: str) -> bool:
+    """Say whether a statement begins or ends a transaction."""
+    return _ENDS.match(statement) is not None
+
+
+class SQLiteLimit:
+    """Ends a transaction from another thread.
+
+    No authorizer and no progress handler help with it: a connection that calls back into Python while two threads use
+    it can stop both for ever, one with the interpreter's lock and one with the connection's.
+    """
+
+    def __init__(self, driver: sqlite3.Connection, seconds: float, let_go: Callable[[], None]) -> None:
+        self._driver = driver
+        self._seconds = seconds
+        self._let_go = let_go
+        self._expired = False
+        self._over = threading.Event()
+        self._timer = _timer(seconds, self._end)
+
+    def begin(self) -> None:
+        """Start the clock."""
+        self._timer.start()
+
+    def _end(self) -> None:
+        self._expired = True
+        # Only a statement that runs is interrupted: while a cursor is open, an interrupt would stop the rollback too.
+        interrupt = _timer(_PATIENCE, self._interrupt)
+        interrupt.start()
+        self._roll_back()
+        interrupt.cancel()
+        interrupt.join()
+        if not self._is_open():
+            self._let_go()
+
+    def _interrupt(self) -> None:
+        with suppress(sqlite3.ProgrammingError):  # closed
+            self._driver.interrupt()
+
+    def _is_open(self) -> bool:
+        with suppress(sqlite3.ProgrammingError):  # closed
+            return self._driver.in_transaction
+        return False
+
+    def _roll_back(self) -> None:
+        while True:
+            try:
+                # In this order: after the rollback each write of the handler's would commit itself.
+                self._driver.execute("PRAGMA query_only=ON")
+                self._driver.rollback()
+            except sqlite3.OperationalError:
+                if not self._over.wait(_PATIENCE):
+                    continue
+            except sqlite3.ProgrammingError:
+                pass  # closed
+            return
+
+    def undo(self) -> None:
+        """Undo what was written; see `Limit.undo`."""
+        self.finish()
+        self._roll_back()
+
+    def check(self) -> None:
+        """Check that it goes on; see `Limit.check`."""
+        if self._expired:
+            raise too_long(self._seconds)
+        if not self._is_open():
+            raise over()
+
+    def check_whole(self) -> None:
+        """Stop the clock and check; see `Limit.check_whole`."""
+        self.finish()
+        self.check()
+
+    def finish(self) -> None:
+        """Stop watching the time. Nobody may close the connection before."""
+        self._over.set()
+        self._timer.cancel()
+        self._timer.join()
+
+    def exceeded(self) -> ConfigurationError | None:
+        """Return the error if it was too late; see `Limit.exceeded`."""
+        return too_long(self._seconds) if self._expired else None
+
+
+def _timer(seconds: float, function: Callable[[], None]) -> threading.Timer:
+    timer = threading.Timer(seconds, function)
+    timer.daemon = True
+    return timer

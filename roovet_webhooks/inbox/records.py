@@ -1,0 +1,149 @@
+"""What an operator sees of an inbox: records, counts, and how to ask for them. No body, no secret."""
+
+from __future__ import annotations
+
+import msgspec
+
+from roovet_webhooks.delivery import Identity, id_of
+from roovet_webhooks.errors import ConfigurationError
+from roovet_webhooks.inbox.protocol import Outcome, State  # noqa: TC001 - types of fields, which msgspec reads
+
+
+class RecordedDelivery(msgspec.Struct, frozen=True, kw_only=True):
+    """A recorded delivery, without its body.
+
+    Attributes:
+        number: Its number in this inbox.
+        identity: What makes it this delivery and no other.
+        event: Name of the event.
+        resource: The resource it is about.
+        ts: When it happened, Unix seconds.
+        state: Where it stands.
+        outcome: How it ended, once it has.
+        received_at: When it arrived, Unix seconds.
+        available_at: From when it may be claimed, Unix seconds.
+        attempts: How often it has been claimed.
+        failures: How many attempts failed since it was stored or replayed.
+        crashes: How many leases ran out since it was stored or replayed.
+        round: 1, and one more for each replay after it was done.
+        owner: Which process holds it, while it is claimed.
+        lease_until: Until when, Unix seconds.
+        handed_at: When it was last handed to an engine, Unix seconds.
+        finished_at: When it ended, Unix seconds.
+        last_error: What went wrong last, cut short.
+        secret_name: Name of the secret that verified it.
+        purged: Whether its body is gone.
+        succeeded: Names of the handlers that succeeded in this round, where there are several; filled by `get`.
+    """
+
+    number: int
+    identity: Identity
+    event: str
+    resource: str
+    ts: int
+    state: State
+    outcome: Outcome | None
+    received_at: float
+    available_at: float
+    attempts: int
+    failures: int
+    crashes: int
+    round: int
+    owner: str | None
+    lease_until: float | None
+    handed_at: float | None
+    finished_at: float | None
+    last_error: str | None
+    secret_name: str
+    purged: bool
+    succeeded: tuple[str, ...] = ()
+
+    @property
+    def id(self) -> str:
+        """The delivery's id, the same as `Delivery.id`."""
+        return id_of(self.identity)
+
+
+class Query(msgspec.Struct, frozen=True, kw_only=True):
+    """Which recorded deliveries are meant; what is ``None`` does not matter.
+
+    Attributes:
+        endpoint: Name of the receiver.
+        tenant: Whose they are.
+        states: In which states.
+        outcome: How they ended.
+        event: Name of the event, or a pattern like ``order.*``.
+        resource: The resource they are about.
+        since: Received at or after this time, Unix seconds.
+        until: Received before this time, Unix seconds.
+        before: Numbers below this one: how to ask for the next page.
+        limit: How many at most.
+
+    Raises:
+        ConfigurationError: The limit is below 1.
+    """
+
+    endpoint: str | None = None
+    tenant: str | None = None
+    states: frozenset[State] | None = None
+    outcome: Outcome | None = None
+    event: str | None = None
+    resource: str | None = None
+    since: float | None = None
+    until: float | None = None
+    before: int | None = None
+    limit: int = 100
+
+    def __post_init__(self) -> None:
+        """Refuse a query that asks for nothing."""
+        if self.limit < 1:
+            message = f"limit must be 1 or more, not {self.limit}"
+            raise ConfigurationError(message)
+
+
+class Stats(msgspec.Struct, frozen=True, kw_only=True):
+    """How many deliveries of an endpoint stand where.
+
+    Attributes:
+        endpoint: Name of the receiver.
+        counts: Number of deliveries by state; every state is there.
+        oldest_due: When the oldest delivery that waits became due, Unix seconds; ``None`` when none waits.
+        suspects: Open deliveries whose lease has run out before.
+        workers: Workers whose heartbeat is younger than a minute.
+    """
+
+    endpoint: str
+    counts: dict[State, int]
+    oldest_due: float | None
+    suspects: int
+    workers: int
+
+
+class Purged(msgspec.Struct, frozen=True):
+    """What a tidying did.
+
+    Attributes:
+        bodies: Bodies erased, of deliveries that ended longer ago than bodies are retained.
+        tombstones: Records removed, of deliveries older than is remembered.
+    """
+
+    bodies: int
+    tombstones: int
+
+
+class Health(msgspec.Struct, frozen=True, kw_only=True):
+    """How a store stands, for whoever looks after it.
+
+    Attributes:
+        store: Where it is, without a password.
+        schema: Which version its tables have.
+        clock: What time it is by the store's clock, Unix seconds.
+        full: Why no new delivery is taken; ``None`` when there is room.
+        fault: Which setting endangers what it holds; ``None`` when none does.
+    """
+
+    store: str
+    schema: str
+    clock: float
+    full: str | None
+    fault: str | None

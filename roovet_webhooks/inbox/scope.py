@@ -1,0 +1,153 @@
+"""What ties a running handler to its inbox: the one transaction that it has for a delivery."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
+
+from roovet_webhooks.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+    from contextlib import AbstractContextManager
+
+    from roovet_webhooks.inbox.protocol import Claim, DurableInbox, Enclosing
+
+T = TypeVar("T")
+
+
+class AfterCommit(Exception):
+    """What a transaction did is there, and something raised after it: raised by an inbox, and meant for the scope.
+
+    Attributes:
+        error: What was raised.
+    """
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+class InThread(Protocol):
+    """Calls a function that blocks, from a coroutine."""
+
+    async def in_thread(self, function: Callable[..., T], *arguments: object) -> T:
+        """Call it in a thread."""
+        ...
+
+
+class HandlerScope:
+    """The transaction of one handler at one delivery.
+
+    Args:
+        inbox: The inbox that holds the delivery.
+        claim: The claim under which the handler runs.
+        handler: Name of the handler.
+        threads: How a coroutine handler calls a function that blocks.
+
+    Attributes:
+        committed: Whether the transaction, and with it the handler's success, has been committed.
+    """
+
+    __slots__ = ("_claim", "_enclosing", "_handler", "_inbox", "_open", "_threads", "_used", "committed")
+
+    def __init__(self, inbox: DurableInbox, claim: Claim, handler: str, threads: InThread) -> None:
+        self._inbox = inbox
+        self._claim = claim
+        self._handler = handler
+        self._threads = threads
+        self._enclosing: Enclosing | None = None
+        self._open = False
+        self._used = False
+        self.committed: bool = False
+
+    def around(self, function: Callable[..., object]) -> Callable[..., object]:
+        """Return what a sync handler is called by: in its transaction, where the inbox opens one unasked."""
+        enclosing = self._inbox.enclosing(self._claim, self._handler)
+        if enclosing is None:
+            return function
+
+        def enclosed(*arguments: object) -> object:
+            with self._committing(enclosing) as opened:
+                self._enclosing = opened
+                try:
+                    result = function(*arguments)
+                finally:
+                    self._enclosing = None
+                if opened is not None and inspect.isawaitable(result):
+                    raise self._too_late(result)
+            return result
+
+        return enclosed
+
+    def _too_late(self, result: object) -> ConfigurationError:
+        if inspect.iscoroutine(result):
+            result.close()
+        return ConfigurationError(
+            f"{self._handler} is called like a function and returns an awaitable, whose work would begin after its "
+            "transaction: make it a coroutine function"
+        )
+
+    @contextmanager
+    def transaction(self) -> Generator[Any]:
+        """Open it; see `Delivery.transaction`."""
+        if _on_an_event_loop():
+            message = (
+                "a transaction would block the event loop, and what runs meanwhile would run in it: in a coroutine, "
+                "await delivery.in_transaction(function)"
+            )
+            raise ConfigurationError(message)
+        if self._open or self._used or self.committed:
+            message = f"{self._handler} has opened its transaction for this delivery; put all of its writes into one"
+            raise ConfigurationError(message)
+        enclosing = self._enclosing
+        self._open = True
+        try:
+            if enclosing is not None:
+                with enclosing.part() as connection:
+                    yield connection
+            else:
+                with self._committing(self._inbox.transaction(self._claim, self._handler)) as connection:
+                    yield connection
+        finally:
+            self._open = False
+        self._used = True
+
+    @contextmanager
+    def _committing(self, transaction: AbstractContextManager[T]) -> Generator[T]:
+        """Enter a transaction of the inbox's, and note that it has been committed."""
+        try:
+            with transaction as opened:
+                yield opened
+        except AfterCommit as after:
+            self.committed = True
+            raise after.error from after.error.__cause__
+        self.committed = self.committed or opened is not None
+
+    async def in_transaction(self, function: Callable[..., T], *arguments: object) -> T:
+        """Call a function in it, in a thread; see `Delivery.in_transaction`."""
+
+        def work() -> T:
+            with self.transaction() as connection:
+                return function(connection, *arguments)
+
+        return await self._threads.in_thread(work)
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be pickled: a transaction stays where it is.
+
+        Raises:
+            TypeError: Always.
+        """
+        message = "a delivery in the hands of its handler holds a transaction and cannot be pickled"
+        raise TypeError(message)
+
+
+def _on_an_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

@@ -1,0 +1,44 @@
+"""What a SQL store counts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from sqlalchemy import Connection, Integer, func, literal_column, select
+
+from roovet_webhooks.inbox.backlog import HEARTBEAT_IS_OLD
+from roovet_webhooks.inbox.sql.schema import CLAIMED, READY, delivery, worker
+
+if TYPE_CHECKING:
+    from roovet_webhooks.inbox.sql.stores import Store
+
+
+class SQLCensus(NamedTuple):
+    """Counts in an open transaction; see `Census`."""
+
+    store: Store
+    connection: Connection
+    now: int
+
+    def free_disk(self) -> int | None:
+        """Return the free bytes on the disk."""
+        return self.store.free_disk()
+
+    def open_deliveries(self, most: int) -> int:
+        """Count the open deliveries, at most so many of each state."""
+        count = 0
+        for state in (READY, CLAIMED):
+            some = select(literal_column("1", Integer)).select_from(delivery).where(state).limit(most).subquery()
+            count += self.connection.execute(select(func.count()).select_from(some)).scalar_one()
+        return count
+
+    def workers(self, endpoint: str) -> int:
+        """Count the workers of an endpoint."""
+        return workers(self.connection, endpoint, self.now)
+
+
+def workers(connection: Connection, endpoint: str, now: int) -> int:
+    """Count the workers of an endpoint that have been heard of within a minute."""
+    alive = worker.c.seen_at >= now - HEARTBEAT_IS_OLD
+    query = select(func.count()).select_from(worker).where(worker.c.endpoint == endpoint, alive)
+    return connection.execute(query).scalar_one()

@@ -1,0 +1,532 @@
+"""`SQLInbox`: the durable inbox, in SQLite or PostgreSQL."""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager, suppress
+from time import monotonic
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from weakref import WeakSet
+
+from sqlalchemy import and_, delete, func, not_, or_, select, tuple_
+
+from roovet_webhooks.errors import InboxError, InboxFull, InboxUnavailable
+from roovet_webhooks.inbox import changes
+from roovet_webhooks.inbox.backlog import Backlog
+from roovet_webhooks.inbox.changes import milliseconds
+from roovet_webhooks.inbox.codec import Bodies
+from roovet_webhooks.inbox.keeper import Keeper, Watch, expiries, tell_of_reaped
+from roovet_webhooks.inbox.options import check_numbers, new_owner
+from roovet_webhooks.inbox.protocol import Claim, Claimed, Outcome, State, Stored, Verdict
+from roovet_webhooks.inbox.records import Health
+from roovet_webhooks.inbox.rows import lost
+from roovet_webhooks.inbox.sql import ledger, statements
+from roovet_webhooks.inbox.sql.census import SQLCensus
+from roovet_webhooks.inbox.sql.claims import Claimant
+from roovet_webhooks.inbox.sql.committer import Committer, Operation, RowOperation
+from roovet_webhooks.inbox.sql.schema import CLAIMED, READY, delivery, versions, worker
+from roovet_webhooks.inbox.sql.stores import store_of
+from roovet_webhooks.inbox.sql.transactions import check_held, record_success, transaction
+from roovet_webhooks.retry import DAY
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Generator, Iterable, Sequence
+    from contextlib import AbstractContextManager
+
+    from sqlalchemy import URL, Connection, Engine, Select
+
+    from roovet_webhooks.delivery import Delivery, Identity
+    from roovet_webhooks.inbox.changes import Values
+    from roovet_webhooks.inbox.codec import Codec
+    from roovet_webhooks.inbox.pending import Pending
+    from roovet_webhooks.inbox.protocol import OnDead, Ordering
+    from roovet_webhooks.inbox.records import Purged, Query, RecordedDelivery, Stats
+    from roovet_webhooks.retry import RetryPolicy
+
+T = TypeVar("T")
+
+_c = delivery.c
+_NEW, _DUPLICATE = Stored(Verdict.NEW), Stored(Verdict.DUPLICATE)
+_IN_FLIGHT, _TOO_OLD = Stored(Verdict.IN_FLIGHT), Stored(Verdict.TOO_OLD)
+_MOST_REAPED = 1000
+
+
+def _duplicate() -> Stored:
+    return _DUPLICATE
+
+
+class SQLInbox:
+    """A durable inbox in a SQL database: what it has answered for is on disk, and takes effect once.
+
+    Args:
+        where: ``sqlite:///path``, ``postgresql+psycopg://…``, or the application's own SQLAlchemy engine, so that the
+            inbox lives beside its tables.
+        lease: Seconds for which a claim holds unless it is renewed. What a process held that went away is free again
+            after one to two and a half leases.
+        remember: Seconds for which the same delivery does not run again; an event that is older when it arrives
+            is recorded as dead and never run.
+        settle: Seconds, at most 1, that a delivery waits for the second of its ``ts`` to end.
+        retain_body: Seconds after which the body of a done delivery is erased.
+        max_backlog: How many deliveries may be open; above that, new ones are refused with a 503.
+        min_free_disk: Bytes that must be free on the disk of a SQLite file for new deliveries to be accepted.
+        max_waiting: How many operations may wait for the store at once.
+        timeout: Seconds after which whoever waits for the store is told that it is unavailable.
+        codec: Encrypts bodies at rest: an object with ``encrypt`` and ``decrypt``, such as ``cryptography``'s
+            ``MultiFernet``.
+        clock: Unix seconds. ``None`` takes the process's clock for SQLite, and the server's for PostgreSQL.
+
+    Raises:
+        ConfigurationError: It cannot live there, or a number is out of its range.
+    """
+
+    durable: ClassVar[bool] = True
+    blocking: ClassVar[bool] = False
+
+    def __init__(  # noqa: PLR0913 - the options of an inbox, all but one by keyword
+        self,
+        where: str | URL | Engine,
+        *,
+        lease: float = 60.0,
+        remember: float = 30 * DAY,
+        settle: float = 1.0,
+        retain_body: float = 7 * DAY,
+        max_backlog: int = 1_000_000,
+        min_free_disk: int = 64 * 1024 * 1024,
+        max_waiting: int = 10_000,
+        timeout: float = 10.0,
+        codec: Codec | None = None,
+        clock: Callable[[], float] | None = None,
+    ) -> None:
+        numbers = {"lease": lease, "remember": remember, "retain_body": retain_body, "timeout": timeout}
+        counts = {"max_backlog": max_backlog, "max_waiting": max_waiting}
+        check_numbers(seconds=numbers, settle=settle, counts=counts)
+        self.lease: float = lease
+        self.timeout: float = timeout
+        self._remember, self._settling_time = remember, milliseconds(settle)
+        self._retain_body = milliseconds(retain_body)
+        self._max_waiting = max_waiting
+        self._bodies = Bodies(codec)
+        self._store = store_of(where, clock)
+        self._insert = self._store.insert(delivery).on_conflict_do_nothing()
+        self._insert_text = self._store.text_of(self._insert, changes.INSERTED)
+        self._backlog = Backlog(max_backlog, min_free_disk)
+        self._settlings: dict[tuple[str, ...], str] = {}
+        self._policies: dict[str, RetryPolicy] = {}
+        self._ticks = monotonic
+        self._begin()
+        _inboxes.add(self)
+
+    def _begin(self) -> None:
+        """Make what belongs to one process: its name, its threads."""
+        self.owner: str = new_owner()
+        self._claimant = Claimant(self.owner, milliseconds(self.lease), self._bodies)
+        self._watch = Watch(self.lease)
+        self._committer = Committer(self._store, self._max_waiting)
+        self._keeper = Keeper(self, self.lease)
+
+    def _submit(self, operation: Operation[T]) -> Pending[T]:
+        return self._committer.submit(operation)
+
+    def _run(self, apply: Callable[[Connection, int], T], undo: Callable[[T], None] | None = None) -> Pending[T]:
+        return self._submit(Operation(apply, undo=undo))
+
+    def open(self) -> None:
+        """Connect, and create or upgrade the tables, now rather than at the first delivery.
+
+        Raises:
+            InboxUnavailable: The store cannot be reached or written to.
+            ConfigurationError: Its tables belong to a later version.
+        """
+        self._now(self._run(lambda _connection, _now: None))
+
+    def _now(self, answer: Pending[T]) -> T:
+        """Wait for an answer in this thread."""
+        try:
+            return answer.result(self.timeout)
+        except TimeoutError:
+            message = f"the inbox has not answered for {self.timeout:g} s"
+            raise InboxUnavailable(message) from None
+
+    # Recording
+
+    def store(self, delivery: Delivery, *, claim: bool) -> Pending[Stored]:
+        """Record a delivery; see `Inbox.store`."""
+        name, body = self._bodies.encode(delivery.raw)
+        values = changes.recorded(delivery, body, name)
+        too_old = delivery.event.ts < delivery.received_at - self._remember
+        if self._backlog.is_time_to_look(delivery.endpoint, workers_needed=not claim):
+            self._run(self._look)
+        row = (1, delivery.endpoint, delivery.tenant, values["key_ts"], values["key"])
+        if claim or self._backlog.full is not None:
+
+            def record(connection: Connection, now: int) -> Stored:
+                return self._record(connection, now, delivery.identity, values, too_old=too_old, claim=claim)
+
+            def let_go(stored: Stored) -> None:
+                self._let_go([stored.claim] if stored.claim else [])
+
+            return self._submit(Operation(record, row, let_go, bounded=True))
+
+        def parameters(now: int) -> Values:
+            new = changes.stored_too_old(now=now) if too_old else None
+            return {**values, **(new or changes.stored(delivery.event.ts, now=now, settle=self._settling_time))}
+
+        return self._submit(
+            RowOperation(
+                self._insert_text,
+                parameters,
+                changed=_TOO_OLD if too_old else _NEW,
+                unchanged=_duplicate,
+                row=row,
+                bounded=True,
+            )
+        )
+
+    def _look(self, connection: Connection, now: int) -> None:
+        self._backlog.look(SQLCensus(self._store, connection, now))
+
+    def _record(  # noqa: PLR0913 - what is known of a delivery
+        self, connection: Connection, now: int, identity: Identity, values: Values, *, too_old: bool, claim: bool
+    ) -> Stored:
+        """Record a delivery by itself: one whose copy may have to be claimed, or for which there may be no room."""
+        full = self._backlog.full
+        if full is None:
+            if too_old:
+                new = changes.stored_too_old(now=now)
+            elif claim:
+                new = changes.stored_claimed(now=now, lease=self._claimant.lease, owner=self.owner)
+            else:
+                new = changes.stored(values["ts"], now=now, settle=self._settling_time)
+            number = connection.execute(self._insert.values({**values, **new}).returning(_c.id)).scalar()
+            if number is not None:
+                if too_old:
+                    return _TOO_OLD
+                return Stored(Verdict.NEW, Claim(identity, 1, number=number)) if claim else _NEW
+        found = connection.execute(select(_c.id, _c.state).where(statements.is_identity(values))).first()
+        if found is None:
+            message = f"no new deliveries are accepted: {full or 'the record has just been tidied; once more'}"
+            raise InboxFull(message)
+        if not claim or found.state in {State.DONE, State.DEAD}:
+            return _DUPLICATE
+        if found.state == State.CLAIMED:
+            # Alive or not: only the reaper, which does not trust the clock alone, frees it.
+            return _IN_FLIGHT
+        query = self._unlocked(select(_c.id).where(_c.id == found.id, READY))
+        taken = self._claimant.take(connection, query, now)
+        return Stored(Verdict.NEW, taken[0].claim) if taken else _IN_FLIGHT
+
+    def _unlocked(self, query: Select[Any]) -> Select[Any]:
+        """Return a query without the rows that another transaction has locked: nobody waits for a handler."""
+        return query.with_for_update(skip_locked=True) if self._store.locks_rows else query
+
+    # Claims
+
+    def attach(self, endpoint: str, retry: RetryPolicy) -> None:
+        """Say how often an endpoint's deliveries may crash; see `DurableInbox.attach`."""
+        self._policies[endpoint] = retry
+
+    @contextmanager
+    def keeping(self, claim: Claim) -> Generator[None]:
+        """Renew a claim for as long as its handlers run; see `Inbox.keeping`."""
+        self._keeper.hold(claim)
+        try:
+            yield
+        finally:
+            self._keeper.let_go(claim)
+
+    def claim(
+        self, endpoint: str, *, limit: int, ordering: Ordering = None, on_dead: OnDead = "skip"
+    ) -> Pending[Sequence[Claimed]]:
+        """Claim what is due and has never crashed; see `DurableInbox.claim`."""
+        return self._run(self._claiming(endpoint, limit, ordering, on_dead, suspect=False), self._give_back)
+
+    def claim_suspect(
+        self, endpoint: str, *, ordering: Ordering = None, on_dead: OnDead = "skip"
+    ) -> Pending[Sequence[Claimed]]:
+        """Claim one delivery that has crashed before; see `DurableInbox.claim_suspect`."""
+        return self._run(self._claiming(endpoint, 1, ordering, on_dead, suspect=True), self._give_back)
+
+    def _claiming(
+        self, endpoint: str, limit: int, ordering: Ordering, on_dead: OnDead, *, suspect: bool
+    ) -> Callable[[Connection, int], Sequence[Claimed]]:
+        def claim(connection: Connection, now: int) -> Sequence[Claimed]:
+            if ordering is not None:
+                statements.in_turn(connection, self._store, endpoint)
+            due = statements.due(endpoint, now, suspect=suspect)
+            query = statements.candidates(self._store, due, limit=limit, ordering=ordering, on_dead=on_dead)
+            return self._claimant.take(connection, query, now)
+
+        return claim
+
+    def claim_number(
+        self, number: int, *, ordering: Ordering = None, on_dead: OnDead = "skip"
+    ) -> Pending[Claimed | None]:
+        """Claim one delivery by its number; see `DurableInbox.claim_number`."""
+
+        def claim(connection: Connection, now: int) -> Claimed | None:
+            endpoint = connection.execute(select(_c.endpoint).where(_c.id == number)).scalar()
+            if endpoint is None:
+                return None
+            if ordering is not None:
+                statements.in_turn(connection, self._store, endpoint)
+            due = and_(statements.due(endpoint, now), _c.id == number)
+            query = statements.candidates(self._store, due, limit=1, ordering=ordering, on_dead=on_dead)
+            return next(iter(self._claimant.take(connection, query, now)), None)
+
+        return self._run(claim, lambda one: self._give_back([] if one is None else [one]))
+
+    def _give_back(self, found: Sequence[Claimed]) -> None:
+        self._let_go([one.claim for one in found])
+
+    def _let_go(self, claims: Sequence[Claim]) -> None:
+        """Release claims that were granted when nobody waited for them any more: no attempt has been made."""
+        with suppress(InboxError):  # it has been closed, and the reaper will do it
+            for claim in claims:
+                self.release(claim, retry_in=0)
+
+    def suspects(self, endpoint: str) -> Pending[int]:
+        """Count due deliveries that have crashed before; see `DurableInbox.suspects`."""
+        count = select(func.count()).select_from(delivery)
+        return self._run(
+            lambda connection, now: connection.execute(
+                count.where(statements.due(endpoint, now, suspect=True))
+            ).scalar_one()
+        )
+
+    def hand_over(  # noqa: PLR0913 - one argument a rule
+        self,
+        endpoint: str,
+        *,
+        limit: int,
+        again_after: float,
+        ordering: Ordering = None,
+        on_dead: OnDead = "skip",
+        with_each: Callable[[Connection, Sequence[int]], None] | None = None,
+    ) -> Pending[Sequence[int]]:
+        """Mark due deliveries as handed to an engine; see `DurableInbox.hand_over`."""
+
+        def hand_over(connection: Connection, now: int) -> Sequence[int]:
+            lately = _c.handed_at > now - milliseconds(again_after)
+            due = statements.due(endpoint, now)
+            window = statements.first(due, limit=limit, ordering=ordering, on_dead=on_dead)
+            query = statements.waiting(self._store, window, or_(_c.handed_at.is_(None), not_(lately)))
+            rows = statements.taken(connection, query, {"handed_at": now}, columns=[_c.id])
+            numbers = sorted(rows.scalars())
+            if with_each is not None and numbers:
+                with_each(connection, numbers)
+            return numbers
+
+        return self._run(hand_over)
+
+    # Settling
+
+    def succeed(self, claim: Claim, handler: str) -> Pending[None]:
+        """Record a handler's success; see `Inbox.succeed`."""
+
+        def succeed(connection: Connection, _now: int) -> None:
+            check_held(connection, self._store, claim)
+            record_success(connection, self._store, claim, handler)
+
+        return self._run(succeed)
+
+    def complete(self, claim: Claim, outcome: Outcome) -> Pending[None]:
+        """End a delivery; see `Inbox.complete`."""
+        return self._settle(claim, lambda now: changes.completed(outcome, now=now))
+
+    def fail(self, claim: Claim, error: str, *, retry_in: float) -> Pending[None]:
+        """Give a claim back after a failure; see `Inbox.fail`."""
+        return self._settle(claim, lambda now: changes.failed(claim, error, now=now, retry_in=retry_in))
+
+    def release(self, claim: Claim, *, retry_in: float) -> Pending[None]:
+        """Give a claim back; see `Inbox.release`."""
+        return self._settle(claim, lambda now: changes.released(now=now, retry_in=retry_in))
+
+    def bury(self, claim: Claim, error: str, outcome: Outcome) -> Pending[None]:
+        """End a delivery as dead; see `Inbox.bury`."""
+        return self._settle(claim, lambda now: changes.buried(claim, error, outcome, now=now))
+
+    def _settle(self, claim: Claim, values: Callable[[int], Values]) -> Pending[None]:
+        which = {"its_number": claim.number, "its_fence": claim.fence}
+        statement = self._settling(tuple(values(0)))
+
+        def unchanged() -> None:
+            raise lost(claim)
+
+        operation: RowOperation[None] = RowOperation(
+            statement,
+            lambda now: {**values(now), **which},
+            changed=None,
+            unchanged=unchanged,
+            row=(0, claim.number),
+        )
+        return self._submit(operation)
+
+    def _settling(self, columns: tuple[str, ...]) -> str:
+        text = self._settlings.get(columns)
+        if text is None:
+            statement = statements.settling(columns)
+            text = self._settlings[columns] = self._store.text_of(statement)
+        return text
+
+    def transaction(self, claim: Claim, handler: str) -> AbstractContextManager[Connection]:
+        """Open a transaction that commits with the record of a success; see `DurableInbox.transaction`."""
+        return transaction(self._store, claim, handler)
+
+    def enclosing(self, claim: Claim, handler: str) -> None:
+        """Enclose nothing: a handler asks for its transaction; see `DurableInbox.enclosing`."""
+
+    # Keeping
+
+    def watch_over(self) -> None:
+        """Start the thread that renews, reaps and tidies; the first claim starts it too."""
+        self.open()
+        self._keeper.start()
+
+    def renew(self, claims: Sequence[Claim]) -> Collection[int]:
+        """Renew claims of this process; see `Kept.renew`."""
+        fences = {claim.number: claim.fence for claim in claims}
+
+        def renew(connection: Connection, now: int) -> Collection[int]:
+            held: Select[Any] = select(_c.id).where(
+                _c.id.in_(fences), tuple_(_c.id, _c.fence).in_(fences.items()), CLAIMED
+            )
+            numbers = set(connection.execute(held).scalars())
+            values = {"lease_until": now + self._claimant.lease}
+            # One that its handler's transaction has locked is no less held.
+            statements.taken(connection, self._unlocked(held), values, columns=[_c.id])
+            return numbers
+
+        return self._now(self._run(renew))
+
+    def reap_now(self) -> int:
+        """Free overdue claims, in this thread; see `Kept.reap_now`."""
+        freed = self._now(self.reap())
+        tell_of_reaped(freed)
+        return len(freed)
+
+    def reap(self) -> Pending[Sequence[tuple[int, bool]]]:
+        """Free deliveries whose claims have run out; see `DurableInbox.reap`."""
+        columns = (_c.id, _c.fence, _c.lease_until, _c.endpoint, _c.failures, _c.crashes)
+
+        def reap(connection: Connection, now: int) -> Sequence[tuple[int, bool]]:
+            too_far = now + 2 * self._claimant.lease
+            wrong = or_(_c.lease_until < now, _c.lease_until > too_far)
+            query = select(*columns).where(CLAIMED, wrong, _c.endpoint.in_(list(self._policies)))
+            rows = connection.execute(query.order_by(_c.lease_until).limit(_MOST_REAPED)).all()
+            freed: list[tuple[int, bool]] = []
+            for lease, values, dead in expiries(self._watch, rows, self._policies, now=now, moment=self._ticks()):
+                same = (_c.id == lease.number, _c.fence == lease.fence, _c.lease_until == lease.until, CLAIMED)
+                overdue = self._unlocked(select(_c.id).where(*same))
+                if statements.taken(connection, overdue, values, columns=[_c.id]).first() is not None:
+                    freed.append((lease.number, dead))
+            return freed
+
+        return self._run(reap)
+
+    def beat(self, owner: str, endpoints: Iterable[str]) -> Pending[None]:
+        """Write a worker's heartbeat; see `DurableInbox.beat`."""
+        wanted = list(endpoints)
+        upsert = self._store.insert(worker)
+        key = [worker.c.owner, worker.c.endpoint]
+        upsert = upsert.on_conflict_do_update(index_elements=key, set_={"seen_at": upsert.excluded.seen_at})
+
+        def beat(connection: Connection, now: int) -> None:
+            rows = [{"owner": owner, "endpoint": endpoint, "seen_at": now} for endpoint in wanted]
+            if rows:
+                connection.execute(upsert, rows)
+            connection.execute(delete(worker).where(worker.c.seen_at < now - milliseconds(DAY)))
+
+        return self._run(beat)
+
+    # Operators
+
+    def find(self, query: Query) -> Sequence[RecordedDelivery]:
+        """Return recorded deliveries; see `DurableInbox.find`."""
+        with self._store.read() as (connection, _):
+            return ledger.find(connection, query)
+
+    def get(self, number: int) -> RecordedDelivery:
+        """Return one recorded delivery; see `DurableInbox.get`."""
+        with self._store.read() as (connection, _):
+            return ledger.get(connection, number)
+
+    def number_of(self, delivery_id: str) -> int:
+        """Return the number of a delivery by its id; see `DurableInbox.number_of`."""
+        with self._store.read() as (connection, _):
+            return ledger.number_of(connection, delivery_id)
+
+    def body(self, number: int) -> bytes | None:
+        """Return a delivery's raw body; see `DurableInbox.body`."""
+        with self._store.read() as (connection, _):
+            stored = ledger.body(connection, number)
+        return None if stored is None else self._bodies.decode(*stored)
+
+    def stats(self) -> Sequence[Stats]:
+        """Count deliveries by endpoint and state; see `DurableInbox.stats`."""
+        with self._store.read() as (connection, now):
+            return ledger.stats(connection, now)
+
+    def replay(self, number: int, *, confirmed: bool = False) -> Pending[None]:
+        """Make an ended delivery ready again; see `DurableInbox.replay`."""
+        return self._run(
+            lambda connection, now: ledger.replay(connection, self._store, number, now=now, confirmed=confirmed)
+        )
+
+    def purge(self, number: int) -> Pending[None]:
+        """Erase an ended delivery's body; see `DurableInbox.purge`."""
+        return self._run(lambda connection, _now: ledger.purge(connection, self._store, number))
+
+    def tidy(self) -> Purged:
+        """Erase what has been kept long enough; see `DurableInbox.tidy`."""
+        remember = milliseconds(self._remember)
+        return ledger.tidy(self._run, retain_body=self._retain_body, remember=remember)
+
+    def fault(self) -> str | None:
+        """Say which of the store's settings endangers what it holds; ``None`` when none does."""
+        return self._store.fault()
+
+    def health(self) -> Health:
+        """Look at the store itself; see `DurableInbox.health`."""
+        with self._store.read() as (connection, now):
+            version, _ = versions(connection)
+            full = self._backlog.fault(SQLCensus(self._store, connection, now))
+        where = repr(self._store)
+        return Health(store=where, schema=str(version), clock=now / 1000, full=full, fault=self.fault())
+
+    def close(self) -> None:
+        """Finish what was submitted, stop the threads and close the connections."""
+        self._keeper.close()
+        self._committer.close()
+        self._store.close()
+
+    def __repr__(self) -> str:
+        """Show where it lives, without a password."""
+        return f"SQLInbox({self._store!r})"
+
+    # Threads and connections stay with the process that made them.
+
+    @staticmethod
+    def before_fork() -> None:
+        """Get all inboxes ready for a fork."""
+        for inbox in _inboxes:
+            inbox._store.before_fork()
+
+    @staticmethod
+    def after_fork() -> None:
+        """Go on in the parent."""
+        for inbox in _inboxes:
+            inbox._store.after_fork()
+
+    @staticmethod
+    def begin_as_child() -> None:  # pragma: no cover - in a child, which coverage does not see; tests fork
+        """Begin anew in the child."""
+        for inbox in _inboxes:
+            inbox._store.forget()
+            inbox._begin()
+
+
+_inboxes: WeakSet[SQLInbox] = WeakSet()
+if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows does not fork
+    os.register_at_fork(
+        before=SQLInbox.before_fork, after_in_parent=SQLInbox.after_fork, after_in_child=SQLInbox.begin_as_child
+    )

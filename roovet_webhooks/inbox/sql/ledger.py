@@ -1,0 +1,188 @@
+"""The record as an operator works with it: look, count, replay, purge, tidy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import and_, delete, func, select, update
+
+from roovet_webhooks.delivery import Identity, id_of
+from roovet_webhooks.inbox import changes
+from roovet_webhooks.inbox.protocol import State
+from roovet_webhooks.inbox.records import Purged, Stats
+from roovet_webhooks.inbox.rows import Found, not_found, record_of
+from roovet_webhooks.inbox.sql.census import workers
+from roovet_webhooks.inbox.sql.schema import DONE, ENDED, HAS_BODY, READY, SUSPECT, delivery, handled, is_in
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from sqlalchemy import ColumnElement, Connection
+
+    from roovet_webhooks.inbox.pending import Pending
+    from roovet_webhooks.inbox.records import Query, RecordedDelivery
+    from roovet_webhooks.inbox.sql.stores import Store
+
+    Work = Callable[[Connection, int], int]
+    Run = Callable[[Work], Pending[int]]
+
+_c = delivery.c
+_PURGED = _c.body.is_(None).label("purged")
+_COLUMNS = [column for column in delivery.columns if column.name != "body"]
+TIDIED_AT_ONCE = 500
+
+
+def find(connection: Connection, query: Query) -> list[RecordedDelivery]:
+    """Return the deliveries that a query means, the newest first."""
+    given = {name: getattr(query, name) for name in ("endpoint", "tenant", "outcome", "resource")}
+    conditions: list[ColumnElement[bool]] = [_c[name] == value for name, value in given.items() if value is not None]
+    if query.states is not None:
+        conditions.append(is_in(*sorted(query.states)))
+    if query.event is not None:
+        if query.event.endswith("*"):
+            conditions.append(_c.event.startswith(query.event.removesuffix("*"), autoescape=True))
+        else:
+            conditions.append(_c.event == query.event)
+    if query.since is not None:
+        conditions.append(_c.received_at >= changes.milliseconds(query.since))
+    if query.until is not None:
+        conditions.append(_c.received_at < changes.milliseconds(query.until))
+    if query.before is not None:
+        conditions.append(_c.id < query.before)
+    rows = select(*_COLUMNS, _PURGED).where(and_(True, *conditions)).order_by(_c.id.desc()).limit(query.limit)  # noqa: FBT003 - SQL's own
+    return [_record(row) for row in connection.execute(rows)]
+
+
+def get(connection: Connection, number: int) -> RecordedDelivery:
+    """Return one delivery.
+
+    Raises:
+        DeliveryNotFound: There is none of that number.
+    """
+    row = connection.execute(select(*_COLUMNS, _PURGED).where(_c.id == number)).first()
+    if row is None:
+        raise not_found(number)
+    done = select(handled.c.handler).where(handled.c.delivery_id == number, handled.c.round == row.round)
+    return _record(row, tuple(connection.execute(done.order_by(handled.c.handler)).scalars()))
+
+
+def number_of(connection: Connection, delivery_id: str) -> int:
+    """Return the number of the delivery that has an id.
+
+    The id is made of the identity, and no index holds it: writing one would cost each delivery more than this search
+    costs an operator, about a second for a million.
+
+    Raises:
+        DeliveryNotFound: There is none.
+    """
+    identities = select(_c.id, _c.endpoint, _c.tenant, _c.key_ts, _c.key)
+    with connection.execute(identities.execution_options(yield_per=5000)) as rows:
+        for number, endpoint, tenant, ts, key in rows:
+            if id_of(Identity(endpoint, tenant, ts, bytes(key))) == delivery_id:
+                return int(number)
+    raise not_found(delivery_id)
+
+
+def body(connection: Connection, number: int) -> tuple[str, bytes] | None:
+    """Return a delivery's codec and encoded body, or ``None`` when it has been purged.
+
+    Raises:
+        DeliveryNotFound: There is none of that number.
+    """
+    row = connection.execute(select(_c.codec, _c.body).where(_c.id == number)).first()
+    if row is None:
+        raise not_found(number)
+    return None if row.body is None else (row.codec, bytes(row.body))
+
+
+def stats(connection: Connection, now: int) -> list[Stats]:
+    """Count deliveries by endpoint and state."""
+    counted = select(_c.endpoint, _c.state, func.count().label("count")).group_by(_c.endpoint, _c.state)
+    counts: dict[str, dict[State, int]] = {}
+    for endpoint, state, count in connection.execute(counted):
+        counts.setdefault(endpoint, dict.fromkeys(State, 0))[State(state)] = count
+    found: list[Stats] = []
+    for endpoint in sorted(counts):
+        waiting = select(func.min(_c.available_at)).where(READY, _c.endpoint == endpoint)
+        oldest = connection.execute(waiting).scalar()
+        suspects = select(func.count()).select_from(delivery).where(READY, SUSPECT, _c.endpoint == endpoint)
+        found.append(
+            Stats(
+                endpoint=endpoint,
+                counts=counts[endpoint],
+                oldest_due=None if oldest is None else oldest / 1000,
+                suspects=connection.execute(suspects).scalar_one(),
+                workers=workers(connection, endpoint, now),
+            )
+        )
+    return found
+
+
+def replay(connection: Connection, store: Store, number: int, *, now: int, confirmed: bool) -> None:
+    """Make an ended delivery ready again.
+
+    Raises:
+        DeliveryNotFound: There is none of that number.
+        InvalidTransition: It is open, its body is gone, or it is done and that was not confirmed.
+    """
+    values = _locked(connection, store, number).replayed(now=now, confirmed=confirmed)
+    connection.execute(update(delivery).where(_c.id == number).values(values))
+
+
+def purge(connection: Connection, store: Store, number: int) -> None:
+    """Erase an ended delivery's body and error.
+
+    Raises:
+        DeliveryNotFound: There is none of that number.
+        InvalidTransition: It is open.
+    """
+    values = changes.purged(_locked(connection, store, number).state)
+    connection.execute(update(delivery).where(_c.id == number).values(values))
+
+
+def tidy(run: Run, *, retain_body: int, remember: int) -> Purged:
+    """Erase what has been kept long enough, in transactions so small that they hold nobody up.
+
+    Args:
+        run: Carries work out in a transaction.
+        retain_body: Milliseconds for which bodies of done deliveries are kept.
+        remember: Milliseconds for which records of ended deliveries are kept.
+    """
+
+    def bodies(connection: Connection, now: int) -> int:
+        old = select(_c.id).where(DONE, HAS_BODY, _c.finished_at < now - retain_body).limit(TIDIED_AT_ONCE)
+        erased = update(delivery).where(_c.id.in_(old), DONE).values(changes.purged(State.DONE))
+        return connection.execute(erased).rowcount
+
+    def tombstones(connection: Connection, now: int) -> int:
+        old = select(_c.id).where(ENDED, _c.finished_at < now - remember).limit(TIDIED_AT_ONCE)
+        numbers = list(connection.execute(old).scalars())
+        connection.execute(delete(handled).where(handled.c.delivery_id.in_(numbers)))
+        return connection.execute(delete(delivery).where(_c.id.in_(numbers), ENDED)).rowcount
+
+    return Purged(*(_repeated(run, work) for work in (bodies, tombstones)))
+
+
+def _repeated(
+    run: Callable[[Callable[[Connection, int], int]], Pending[int]], work: Callable[[Connection, int], int]
+) -> int:
+    total = 0
+    while changed := run(work).result():
+        total += changed
+    return total
+
+
+def _locked(connection: Connection, store: Store, number: int) -> Found:
+    query = select(_c.state, _c.round, _c.outcome, _PURGED).where(_c.id == number)
+    row = connection.execute(query).first()
+    # What is claimed its handler may have locked, and nobody waits for that.
+    if row is not None and row.state in {State.DONE, State.DEAD} and store.locks_rows:
+        row = connection.execute(query.with_for_update()).first()
+    if row is None:
+        raise not_found(number)
+    return Found(number, State(row.state), row.round, row.outcome, row.purged)
+
+
+def _record(row: Any, succeeded: Sequence[str] = ()) -> RecordedDelivery:  # noqa: ANN401 - a row of many columns
+    identity = Identity(row.endpoint, row.tenant, row.key_ts, bytes(row.key))
+    return record_of(row, identity, purged=row.purged, succeeded=succeeded)

@@ -1,0 +1,183 @@
+"""The tables of a SQL inbox, and how they come to be: versioned, created and upgraded by the package itself.
+
+A change of the tables expands first and contracts a release later, so that old and new processes run beside
+each other: code runs on a schema as long as its own version is at least the schema's ``min_compatible``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    and_,
+    insert,
+    inspect,
+    literal_column,
+    or_,
+    select,
+    update,
+)
+
+from roovet_webhooks.errors import ConfigurationError
+from roovet_webhooks.inbox.protocol import State
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from sqlalchemy import ColumnElement, Connection
+
+VERSION = 1
+MIN_COMPATIBLE = 1
+
+metadata: MetaData = MetaData()
+# SQLite counts rows by INTEGER alone.
+_NUMBER = BigInteger().with_variant(Integer, "sqlite")
+
+delivery: Table = Table(
+    "roovet_delivery",
+    metadata,
+    Column("id", _NUMBER, primary_key=True, autoincrement=True),
+    Column("endpoint", Text, nullable=False),
+    Column("tenant", Text, nullable=False),
+    # The identity's time, 0 where dedupe= made the key; it stands before the key so that what arrives together
+    # lies together.
+    Column("key_ts", BigInteger, nullable=False),
+    Column("key", LargeBinary, nullable=False),
+    Column("ts", BigInteger, nullable=False),
+    Column("event", Text, nullable=False),
+    Column("resource", Text, nullable=False),
+    Column("body", LargeBinary),
+    Column("codec", Text, nullable=False),
+    Column("secret_name", Text, nullable=False),
+    Column("signed_at", BigInteger, nullable=False),
+    Column("received_at", BigInteger, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("outcome", Text),
+    Column("available_at", BigInteger, nullable=False),
+    Column("fence", BigInteger, nullable=False),
+    Column("failures", Integer, nullable=False),
+    Column("crashes", Integer, nullable=False),
+    Column("round", Integer, nullable=False),
+    Column("owner", Text),
+    Column("lease_until", BigInteger),
+    Column("handed_at", BigInteger),
+    Column("finished_at", BigInteger),
+    Column("last_error", Text),
+    UniqueConstraint("endpoint", "tenant", "key_ts", "key", name="roovet_delivery_identity"),
+    # A number is never given twice, so that nobody replays another delivery than the one that was seen.
+    sqlite_autoincrement=True,
+)
+
+handled: Table = Table(
+    "roovet_handled",
+    metadata,
+    Column("delivery_id", _NUMBER, primary_key=True, autoincrement=False),
+    Column("round", Integer, primary_key=True),
+    Column("handler", Text, primary_key=True),
+    Column("fence", BigInteger, nullable=False),
+)
+
+worker: Table = Table(
+    "roovet_worker",
+    metadata,
+    Column("owner", Text, primary_key=True),
+    Column("endpoint", Text, primary_key=True),
+    Column("seen_at", BigInteger, nullable=False),
+)
+
+meta: Table = Table(
+    "roovet_meta", metadata, Column("name", Text, primary_key=True), Column("value", Text, nullable=False)
+)
+
+_c = delivery.c
+
+
+def is_in(*states: State) -> ColumnElement[bool]:
+    """Return the condition that a delivery is in one of the states, written out: partial indexes need literals."""
+    return or_(*(_c.state == literal_column(f"'{state}'") for state in states))
+
+
+READY = is_in(State.READY)
+CLAIMED = is_in(State.CLAIMED)
+DONE = is_in(State.DONE)
+OPEN = is_in(State.READY, State.CLAIMED)
+ENDED = is_in(State.DONE, State.DEAD)
+UNFINISHED = is_in(State.READY, State.CLAIMED, State.DEAD)
+SUSPECT = _c.crashes > literal_column("0")
+HAS_BODY = _c.body.is_not(None)
+
+
+def _partial(name: str, where: ColumnElement[bool], *columns: ColumnElement[object]) -> Index:
+    return Index(f"roovet_delivery_{name}", *columns, sqlite_where=where, postgresql_where=where)
+
+
+_partial("ready", READY, _c.endpoint, _c.available_at, _c.id)
+_partial("suspect", and_(READY, SUSPECT), _c.endpoint, _c.available_at)
+_partial("claimed", CLAIMED, _c.lease_until)
+_partial("resource", UNFINISHED, _c.endpoint, _c.tenant, _c.resource, _c.ts, _c.id)
+_partial("body", and_(DONE, HAS_BODY), _c.finished_at)
+_partial("ended", ENDED, _c.finished_at)
+
+
+class Migration(NamedTuple):
+    """A step from the version before to ``version``.
+
+    Attributes:
+        version: The version that it leads to.
+        min_compatible: The oldest version of the code that runs on it.
+        apply: Carries it out.
+    """
+
+    version: int
+    min_compatible: int
+    apply: Callable[[Connection], None]
+
+
+MIGRATIONS: Sequence[Migration] = ()
+
+
+def prepare(connection: Connection, *, migrations: Sequence[Migration] = MIGRATIONS, version: int = VERSION) -> None:
+    """Create the tables, or bring them to this version. The caller holds a lock that only one process can hold.
+
+    Raises:
+        ConfigurationError: The tables are of a later version that this code must not write to, or of none.
+    """
+    if not inspect(connection).has_table(meta.name):
+        metadata.create_all(connection)
+        rows = [("version", VERSION), ("min_compatible", MIN_COMPATIBLE)]
+        connection.execute(insert(meta), [{"name": name, "value": str(value)} for name, value in rows])
+    found, min_compatible = versions(connection)
+    if min_compatible > version:
+        message = (
+            f"the inbox has schema version {found}, which needs a roovet-webhooks that knows version {min_compatible}; "
+            f"this one knows {version}: upgrade the package"
+        )
+        raise ConfigurationError(message)
+    for migration in migrations:
+        if migration.version > found:
+            migration.apply(connection)
+            for name, value in (("version", migration.version), ("min_compatible", migration.min_compatible)):
+                connection.execute(update(meta).where(meta.c.name == name).values(value=str(value)))
+
+
+def versions(connection: Connection) -> tuple[int, int]:
+    """Return the version of the tables, and the oldest version of the code that runs on them.
+
+    Raises:
+        ConfigurationError: The tables do not say.
+    """
+    found = {row.name: row.value for row in connection.execute(select(meta.c.name, meta.c.value))}
+    try:
+        return int(found["version"]), int(found["min_compatible"])
+    except (KeyError, ValueError):
+        message = f"the table {meta.name} does not say which version the inbox has; it is not one of ours, or damaged"
+        raise ConfigurationError(message) from None

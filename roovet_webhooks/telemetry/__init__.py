@@ -1,0 +1,13 @@
+"""What the package tells of itself: a log event for each thing that happens, and spans and metrics of it.
+
+Every name that is told, with its fields, stands in `tables`; nothing else may be told. None of it ever holds a
+secret, a signature, a body or a header. Spans and metrics exist where the application uses OpenTelemetry; without
+it they cost nothing, and nothing of it is imported.
+"""
+
+from __future__ import annotations
+
+from roovet_webhooks.telemetry.log import LOGGER_NAME, is_heard, tell
+from roovet_webhooks.telemetry.watch import UNTRACED, HandlerRun, Receipt, receipt
+
+__all__ = ["LOGGER_NAME", "UNTRACED", "HandlerRun", "Receipt", "is_heard", "receipt", "tell"]
