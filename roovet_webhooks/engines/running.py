@@ -1,0 +1,99 @@
+"""What an engine's task does: claim one delivery by its number, and run it if it could be had."""
+
+from __future__ import annotations
+
+import time
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, ParamSpec, TypeVar, cast
+
+from roovet_webhooks import telemetry
+from roovet_webhooks.bridge import SyncBridge
+from roovet_webhooks.dispatch import context
+from roovet_webhooks.keys import forget_variables
+from roovet_webhooks.worker.bridge import failing, patiently
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractAsyncContextManager
+
+    from roovet_webhooks.bridge import Bridge
+    from roovet_webhooks.inbox.protocol import Answer, Claimed, DurableInbox, Inbox
+    from roovet_webhooks.receiver import WebhookReceiver
+
+    Isolation = Callable[[Claimed], AbstractAsyncContextManager[None]]
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+
+class TaskBridge(SyncBridge):
+    """Runs handlers in a task's own thread, with a worker's patience for a store that is away."""
+
+    async def call(self, function: Callable[..., object], *arguments: object) -> object:
+        """Call a handler; if it ends the program, that is its failure."""
+        with failing():
+            return await super().call(function, *arguments)
+
+    async def wait(self, inbox: Inbox, operation: Callable[P, Answer[T]], *arguments: P.args, **options: P.kwargs) -> T:
+        """Carry out an operation of the inbox, as soon as the store can be used."""
+
+        async def once() -> T:
+            return await super(TaskBridge, self).wait(inbox, operation, *arguments, **options)
+
+        return await patiently(once, _sleep)
+
+
+async def _sleep(seconds: float) -> None:
+    time.sleep(seconds)  # noqa: ASYNC251 - under a SyncBridge, in a thread of its own
+
+
+class Receivers:
+    """The receivers of an engine, by endpoint: a task knows no more than the name of its own.
+
+    Args:
+        engine: Name of the engine.
+    """
+
+    def __init__(self, engine: str) -> None:
+        self._engine = engine
+        self._known: dict[str, WebhookReceiver] = {}
+
+    def add(self, receiver: WebhookReceiver) -> None:
+        """Take a receiver's deliveries."""
+        self._known[receiver.endpoint] = receiver
+
+    async def run(
+        self, endpoint: str, number: int, bridge: Bridge, isolation: Isolation = lambda _: nullcontext()
+    ) -> None:
+        """Run one delivery, if it is ready and due; whatever its handlers do, the task has done its work.
+
+        Args:
+            endpoint: Whose delivery.
+            number: Which.
+            bridge: How handlers are called.
+            isolation: Gives a claimed delivery the company that it may have; any when ``None``.
+        """
+        receiver = self._known.get(endpoint)
+        if receiver is None:
+            # Left ready: a process that has the receiver will get it once more.
+            telemetry.tell("engine.unknown_endpoint", engine=self._engine, endpoint=endpoint, number=number)
+            return
+        inbox = cast("DurableInbox", receiver.inbox)
+        claimed = await bridge.wait(
+            inbox, inbox.claim_number, number, ordering=receiver.ordering, on_dead=receiver.on_dead
+        )
+        if claimed is None:
+            return
+        begun = False
+        try:
+            with inbox.keeping(claimed.claim):
+                async with nullcontext() if isolation is None else isolation(claimed):
+                    begun = True
+                    await receiver.handle(claimed, bridge=bridge)
+        except Exception as error:  # noqa: BLE001 - a fault of ours; the lease runs out, and that counts
+            forget_variables(error)
+            telemetry.tell("engine.error", error, engine=self._engine, **context(claimed.delivery))
+        except BaseException:
+            if not begun:
+                await bridge.wait(inbox, inbox.release, claimed.claim, retry_in=0.0)
+            raise

@@ -1,0 +1,286 @@
+"""`Worker`: runs what its receivers have recorded, until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+import signal
+import threading
+from contextlib import asynccontextmanager, contextmanager
+from time import monotonic
+from typing import TYPE_CHECKING, Any, cast
+
+from roovet_webhooks import telemetry
+from roovet_webhooks.errors import ConfigurationError, InboxError
+from roovet_webhooks.worker.bridge import WorkerBridge
+from roovet_webhooks.worker.feed import Crew, Feed
+from roovet_webhooks.worker.floor import Floor
+from roovet_webhooks.worker.relay import Relay
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Generator, Iterable
+
+    from roovet_webhooks.inbox.protocol import DurableInbox
+    from roovet_webhooks.receiver import WebhookReceiver
+    from roovet_webhooks.worker.bridge import Around
+
+DEFAULT_CONCURRENCY = 16
+DEFAULT_GRACE = 25.0
+DEFAULT_POLL = 0.5
+BEAT_EVERY = 15.0
+# Seconds that giving back what is still held may take, once the grace is over.
+_RELEASING = 5.0
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class Worker:
+    """Runs the deliveries that receivers have recorded in their durable inboxes.
+
+    Start one in a process of its own (`run`, or the command ``roovet-webhooks worker``), on the event loop of a server
+    (`working`), or in a thread (`start`). Any number of processes may work on the same inbox. Nothing starts before one
+    of these is called, so that a worker may be made before a fork and started after it.
+
+    Where a receiver has an engine, its deliveries are handed to it, and none is run here.
+
+    Args:
+        receivers: Whose deliveries it runs.
+        concurrency: How many handlers run at a time.
+        grace: Seconds that running handlers have to end once it has been told to stop. What still runs then is given
+            back to the inbox, and that is not counted as a failure.
+        poll: Seconds between two looks at an inbox in which nothing is due, at most.
+        around: Makes a context manager that is entered for each call of a handler: Flask's ``app.app_context``.
+
+    Raises:
+        ConfigurationError: There is no receiver, one has no durable inbox, two are the same endpoint of one inbox, or a
+            number is out of its range.
+
+    Example::
+
+        worker = Worker(receiver, concurrency=8)
+        worker.run()
+    """
+
+    def __init__(
+        self,
+        *receivers: WebhookReceiver,
+        concurrency: int = DEFAULT_CONCURRENCY,
+        grace: float = DEFAULT_GRACE,
+        poll: float = DEFAULT_POLL,
+        around: Around | None = None,
+    ) -> None:
+        faults = [] if receivers else ["a worker needs a receiver"]
+        faults += [
+            f"the receiver {receiver.endpoint!r} keeps its deliveries in memory, where no worker finds them; give it a "
+            "durable inbox: inbox='sqlite:///roovet.db'"
+            for receiver in receivers
+            if not receiver.inbox.durable
+        ]
+        if len({(id(receiver.inbox), receiver.endpoint) for receiver in receivers}) < len(receivers):
+            faults.append("two receivers have the same endpoint and the same inbox; only one can run its deliveries")
+        if not concurrency >= 1 or not grace >= 0 or not poll > 0:
+            faults.append(
+                "a worker needs a concurrency of 1 or more, a grace of 0 s or more and a poll of more than 0 s, not "
+                f"{concurrency!r}, {grace!r} and {poll!r}"
+            )
+        if faults:
+            raise ConfigurationError("; ".join(faults))
+        self.receivers: tuple[WebhookReceiver, ...] = receivers
+        self.concurrency: int = concurrency
+        self.grace: float = grace
+        self.poll: float = poll
+        self._around = around
+        self._stopped = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopping: asyncio.Event | None = None
+        self._thread: threading.Thread | None = None
+        self._pid = os.getpid()
+
+    def check(self) -> None:
+        """Check that every receiver can handle what it has recorded. No signing secret is needed for it.
+
+        Raises:
+            ConfigurationError: One cannot.
+        """
+        for receiver in self.receivers:
+            receiver.check_handlers()
+
+    def run(self) -> None:
+        """Work until told to stop. In the main thread, SIGTERM and SIGINT tell it; a second one ends the process.
+
+        Raises:
+            ConfigurationError: As `check`.
+        """
+        with self._told_by_signals():
+            asyncio.run(self.serve())
+
+    def start(self) -> None:
+        """Work in a daemon thread: for a development server. At the end of the process it is told to stop.
+
+        Raises:
+            ConfigurationError: As `check`.
+        """
+        if self._thread is not None and self._pid == os.getpid() and self._thread.is_alive():
+            return
+        self.check()
+        self._pid, self._stopped = os.getpid(), False
+        self._thread = threading.Thread(target=self.run, name="roovet-webhooks-worker", daemon=True)
+        self._thread.start()
+        atexit.register(self.close)
+
+    def stop(self) -> None:
+        """Tell it to stop: it claims no more, and ends when the running handlers have, or the grace is over.
+
+        May be called from any thread.
+        """
+        self._stopped = True
+        if self._loop is not None and self._stopping is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._stopping.set)
+
+    def close(self) -> None:
+        """Stop what `start` started, and wait for it."""
+        self.stop()
+        atexit.unregister(self.close)
+        if self._thread is not None and self._pid == os.getpid():
+            self._thread.join()
+
+    async def serve(self) -> None:
+        """Work on the running event loop until told to stop.
+
+        Raises:
+            ConfigurationError: As `check`.
+        """
+        bridge = WorkerBridge(self.concurrency, self._around)
+        self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
+        if self._stopped:
+            self._stopping.set()
+        try:
+            await bridge.to_inbox(self.check)
+            await self._serve(bridge, self._stopping)
+        finally:
+            self._loop = self._stopping = None
+            bridge.close()
+
+    async def _serve(self, bridge: WorkerBridge, stopping: asyncio.Event) -> None:
+        floor = Floor(self.concurrency, max(1, sum(receiver.engine is None for receiver in self.receivers)))
+        crew = Crew(floor, bridge, self.poll, set(), set())
+        endpoints = [receiver.endpoint for receiver in self.receivers]
+        telemetry.tell("worker.started", endpoints=endpoints, concurrency=self.concurrency)
+        working = [asyncio.create_task(_part(receiver, crew).serve()) for receiver in self.receivers]
+        beating = [asyncio.create_task(self._beat(bridge, *group)) for group in self._inboxes()]
+        told = asyncio.create_task(stopping.wait())
+        try:
+            await asyncio.wait([told, *working, *beating], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            deadline = monotonic() + self.grace
+            telemetry.tell("worker.stopping", running=len(crew.tasks), grace=self.grace)
+            floor.end()
+            for task in (told, *beating):
+                task.cancel()
+            released = bridge.turn_away() + await self._drain(crew, working, deadline)
+        telemetry.tell("worker.stopped", endpoints=endpoints, released=released)
+        for task in (*working, *beating):
+            if task.done() and not task.cancelled():
+                task.result()
+
+    @staticmethod
+    async def _drain(crew: Crew, working: Iterable[asyncio.Task[None]], deadline: float) -> int:
+        """Wait until everything has ended, and cancel deliveries that have not by then; return how many they were."""
+        while (pending := _running(working, crew.tasks)) and monotonic() < deadline:
+            await asyncio.wait(pending, timeout=deadline - monotonic(), return_when=asyncio.FIRST_COMPLETED)
+        # A task that is cancelled before its first step would not give its claim back.
+        await asyncio.sleep(0)
+        cancelled = _running(crew.tasks)
+        for task in cancelled:
+            task.cancel()
+        # The parts end by themselves, and give back what they may just be claiming.
+        if pending := _running(working, crew.tasks):
+            await asyncio.wait(pending, timeout=_RELEASING)
+        for task in _running(working, crew.tasks, crew.late):
+            task.cancel()
+        return len(cancelled)
+
+    def _inboxes(self) -> list[tuple[DurableInbox, list[str]]]:
+        grouped: dict[int, tuple[DurableInbox, list[str]]] = {}
+        for receiver in self.receivers:
+            inbox = cast("DurableInbox", receiver.inbox)
+            grouped.setdefault(id(inbox), (inbox, []))[1].append(receiver.endpoint)
+        return list(grouped.values())
+
+    @staticmethod
+    async def _beat(bridge: WorkerBridge, inbox: DurableInbox, endpoints: list[str]) -> None:
+        """Watch over an inbox's claims, and say now and then that its endpoints have a worker."""
+        watching = False
+        while True:
+            try:
+                if not watching:
+                    await bridge.to_inbox(inbox.watch_over)
+                    watching = True
+                await bridge.once(inbox, inbox.beat, inbox.owner, endpoints)
+            except InboxError:
+                pass  # a feed of the same inbox has told it
+            await asyncio.sleep(BEAT_EVERY if watching else 1.0)
+
+    @contextmanager
+    def _told_by_signals(self) -> Generator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def told(_number: int, _frame: object) -> None:
+            # A second one ends the process there and then, whatever runs.
+            for number in _SIGNALS:
+                signal.signal(number, signal.SIG_DFL)
+            self.stop()
+
+        before = {number: signal.signal(number, told) for number in _SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _running(*groups: Iterable[asyncio.Task[None]]) -> set[asyncio.Task[None]]:
+    return {task for group in groups for task in group if not task.done()}
+
+
+def _part(receiver: WebhookReceiver, crew: Crew) -> Feed | Relay:
+    return Feed(receiver, crew) if receiver.engine is None else Relay(receiver, receiver.engine, crew)
+
+
+def run_worker(*receivers: WebhookReceiver, **options: Any) -> None:  # noqa: ANN401 - the options of Worker
+    """Run deliveries of receivers until told to stop; arguments, options and errors as `Worker` and `Worker.run`."""
+    Worker(*receivers, **options).run()
+
+
+@asynccontextmanager
+async def working(*receivers: WebhookReceiver, **options: Any) -> AsyncGenerator[Worker]:  # noqa: ANN401 - Worker's
+    """Run deliveries of receivers while a block runs, on the event loop that runs it: for a server's lifespan.
+
+    Arguments and options as `Worker`. At the end of the block the worker is stopped and awaited.
+
+    Raises:
+        ConfigurationError: As `Worker` and `Worker.check`.
+
+    Example::
+
+        @asynccontextmanager
+        async def lifespan(app):
+            async with working(receiver):
+                yield
+    """
+    worker = Worker(*receivers, **options)
+    await asyncio.to_thread(worker.check)
+    task = asyncio.create_task(worker.serve())
+    task.add_done_callback(_told_of_failure)
+    try:
+        yield worker
+    finally:
+        worker.stop()
+        await asyncio.wait([task])
+
+
+def _told_of_failure(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        telemetry.tell("worker.failed", error)
