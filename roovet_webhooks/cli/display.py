@@ -13,21 +13,24 @@ from rich.text import Text
 from roovet_webhooks.cli.text import ago, fact, is_library, plain, pretty
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from rich.console import Console
 
     from roovet_webhooks.delivery import Delivery
+    from roovet_webhooks.errors import WebhookError
     from roovet_webhooks.events import Event
+    from roovet_webhooks.messages import WebhookRequest
 
 _INDENT = " " * 10
 
-# The log events of the package (telemetry.py), in a person's words.
+# The log events of the package (telemetry/tables.py), in a person's words.
 _WORDS = {
     "delivery.handled": ("handled", "green"),
     "delivery.ignored": ("ignored", "yellow"),
     "delivery.duplicate": ("duplicate", "cyan"),
     "delivery.in_flight": ("in flight", "yellow"),
     "delivery.failed": ("failed", "red"),
-    "delivery.rejected": ("refused", "red"),
     "handler.dropped": ("dropped", "yellow"),
     "handler.failed": ("handler raised", "red"),
     "handler.retry_later": ("retry later", "yellow"),
@@ -36,15 +39,15 @@ _WORDS = {
     "receiver.error": ("error", "red"),
 }
 
-# The event of the handler has said it already, with its name and reason.
-_SHOWN_BY_HANDLER = frozenset({"delivery.dropped", "delivery.retry_later"})
+# What has been said already, with more to it: by the event of the handler, or by `Display.refused`.
+_SHOWN_ELSEWHERE = frozenset({"delivery.dropped", "delivery.retry_later", "delivery.rejected"})
 
 # What goes without saying.
 _USUAL: dict[str, object] = {"endpoint": "default", "tenant": "default", "attempt": 1}
 
 
 class Display(logging.Handler):
-    """Shows deliveries: as a handler of the receiver's in full, as a handler of its log in a line or two.
+    """Shows deliveries: as a handler and a hook of the receiver's in full, as a handler of its log in a line or two.
 
     Args:
         console: Where to.
@@ -67,21 +70,31 @@ class Display(logging.Handler):
         """Show a log event."""
         name = record.getMessage().partition(" ")[0]
         fields: dict[str, object] = dict(getattr(record, "roovet", {}))
-        if name in self._hidden or name in _SHOWN_BY_HANDLER:
+        if name in self._hidden or name in _SHOWN_ELSEWHERE:
             return
         word, style = _WORDS.get(name, (name, "yellow"))
-        # What is found beyond the code, which says no more than where verification stopped.
-        found = [code for code in cast("list[str]", fields.pop("findings", [])) if code != fields.get("code")]
         about = [str(fields.pop(key)) for key in ("event_type", "resource", "code") if key in fields]
         reason = str(fields.pop("reason", ""))
+        # The id of the delivery says the same, in half as many characters.
+        fields.pop("key", None)
         evidence = fields.pop("evidence", None)
         if isinstance(evidence, dict):
             fields.update(cast("dict[str, object]", evidence))
-        facts = ", ".join(f"{key} {fact(value)}" for key, value in fields.items() if _USUAL.get(key) != value)
         error = record.exc_info[1] if record.exc_info else None
         raised = "" if error is None else plain(_traceback(error))
-        lines = (reason, f"found: {', '.join(found)}" if found else "", facts)
-        self._show(word, style, "  ".join(about), [line for line in lines if line], raised)
+        self._show(word, style, "  ".join(about), [line for line in (reason, _facts(fields)) if line], raised)
+
+    async def refused(self, error: WebhookError, request: WebhookRequest) -> None:
+        """Show why a request was refused, and what to do about it."""
+        if error.status >= 500:  # noqa: PLR2004 - no fault of the sender: the log has it, with its traceback
+            return
+        lines = [str(error)]
+        for finding in () if error.diagnosis is None else error.diagnosis.findings:
+            if finding.message != lines[0]:
+                lines.append(f"{finding.code}: {finding.message}")
+            lines.append(f"  {finding.remedy}")
+        lines.append(_facts({"status": error.status, "path": request.path[:200], **error.evidence}))
+        self._show("refused", "red", error.code, lines, "")
 
     def misdirected(self, request: str, path: str) -> None:
         """Show a request that did not go to the path of the endpoint."""
@@ -100,6 +113,10 @@ class Display(logging.Handler):
         except (BrokenPipeError, SystemExit):
             # Nobody reads any more (rich makes a SystemExit of it): end as Ctrl-C does, after the answer.
             signal.raise_signal(signal.SIGINT)
+
+
+def _facts(fields: Mapping[str, object]) -> str:
+    return ", ".join(f"{key} {fact(value)}" for key, value in fields.items() if _USUAL.get(key) != value)
 
 
 def _traceback(error: BaseException) -> str:

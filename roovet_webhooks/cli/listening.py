@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
     from roovet_webhooks.cli.keyrings import GivenSecrets
+    from roovet_webhooks.keys import Keyring
 
 
 @click.command()
@@ -34,8 +36,9 @@ def listen(  # noqa: PLR0913 - one argument an option
 ) -> int:
     """Receive deliveries and show each as it comes, until Ctrl-C.
 
-    An accepted delivery is shown in full, a refused one with the precise reason, which its sender is never told.
-    With --app your own receiver runs its handlers, with the secret it was made with unless one is given here.
+    An accepted delivery is shown in full, a refused one with the precise reason, which its sender is never told, and
+    with its cause, as verify finds it. With --app your own receiver runs its handlers, with the secret it was made
+    with unless one is given here; it searches for causes if it was made with debug=True.
 
     Example: roovet-webhooks listen --app shop.webhooks:receiver
     """
@@ -44,7 +47,7 @@ def listen(  # noqa: PLR0913 - one argument an option
         if app is None:
             # What is accepted is shown by the handler, with its body; a line of the log would repeat it.
             display = Display(console, hidden=frozenset({"delivery.handled"}))
-            receiver = WebhookReceiver(needed_secrets(secret_file, secret).keyring())
+            receiver = _own_receiver(needed_secrets(secret_file, secret).keyring())
             receiver.on("*")(display.accepted)
         else:
             display = Display(console)
@@ -52,6 +55,7 @@ def listen(  # noqa: PLR0913 - one argument an option
             given = given_secrets(secret_file, secret)
             if given is not None:
                 stack.enter_context(receiver.override(secret=given.keyring()))
+        receiver.on_rejected(display.refused)
         carefully(receiver.check, app or "the receiver")
         endpoint = WebhookMiddleware(_elsewhere(display, path), receiver=receiver, path=path)
         sock = stack.enter_context(bind(host, port))
@@ -65,6 +69,13 @@ def listen(  # noqa: PLR0913 - one argument an option
             server_of(endpoint).run(sockets=[sock])
     click.echo(err=True)  # the shell's prompt begins below the terminal's ^C
     return 0
+
+
+def _own_receiver(keyring: Keyring) -> WebhookReceiver:
+    with warnings.catch_warnings():
+        # That a search costs CPU time is said to whoever puts it into an application.
+        warnings.filterwarnings("ignore", ".* has debug=True")
+        return WebhookReceiver(keyring, debug=True)
 
 
 def _elsewhere(display: Display, path: str) -> ASGIApp:

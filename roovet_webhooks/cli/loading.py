@@ -17,15 +17,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def load_receiver(name: str) -> WebhookReceiver:
+def load_receiver(name: str, given_as: str = "--app") -> WebhookReceiver:
     """Import a module, from the current folder or installed, and return a receiver of it.
+
+    Args:
+        name: ``module:receiver``.
+        given_as: What the command line calls it.
 
     Raises:
         ConfigurationError: The name, the module or what it has there is not what is needed.
     """
     module_name, _, attribute = name.partition(":")
     if not (module_name and attribute) or module_name.endswith(".py"):
-        message = f"--app must be module:receiver, such as shop.webhooks:receiver, not {name!r}"
+        message = f"{given_as} must be module:receiver, such as shop.webhooks:receiver, not {name!r}"
         raise ConfigurationError(message)
     here = str(Path.cwd())
     if here not in sys.path:
@@ -39,7 +43,7 @@ def load_receiver(name: str) -> WebhookReceiver:
         message = f"the module {module_name!r} has no {attribute!r}; {has}"
         raise ConfigurationError(message) from None
     if not isinstance(found, WebhookReceiver):
-        message = f"{name!r} is of the type {type(found).__name__}; --app needs a WebhookReceiver"
+        message = f"{name!r} is of the type {type(found).__name__}; {given_as} needs a WebhookReceiver"
         raise ConfigurationError(message)
     return found
 

@@ -9,12 +9,14 @@ import click
 
 from roovet_webhooks import __version__
 from roovet_webhooks.cli.demo import demo
+from roovet_webhooks.cli.inbox import inbox
 from roovet_webhooks.cli.listening import listen
 from roovet_webhooks.cli.sending import send
 from roovet_webhooks.cli.signing import sign
 from roovet_webhooks.cli.text import plain
 from roovet_webhooks.cli.verifying import verify
-from roovet_webhooks.errors import ConfigurationError
+from roovet_webhooks.cli.working import worker
+from roovet_webhooks.errors import WebhookError
 
 USAGE = 2
 INTERRUPTED = 130
@@ -35,7 +37,7 @@ class _CommandLine(click.Group):
             context = getattr(error, "ctx", None)
             hint = f"Try: {context.command_path} --help" if context is not None else None
             status = _complain(error.format_message(), hint)
-        except (ConfigurationError, OSError) as error:
+        except (WebhookError, OSError) as error:
             status = _complain(str(error))
         sys.exit(status)
 
@@ -63,5 +65,5 @@ def root(context: click.Context) -> None:
         context.exit(USAGE)
 
 
-for _command in (sign, verify, send, listen, demo):
+for _command in (sign, verify, send, listen, demo, worker, inbox):
     root.add_command(_command)

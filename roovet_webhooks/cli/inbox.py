@@ -1,0 +1,186 @@
+"""``inbox``: look at what a durable inbox has recorded, and see whether all is well."""
+
+from __future__ import annotations
+
+import json
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, cast
+
+import click
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from roovet_webhooks import operations
+from roovet_webhooks.cli.changing import purge, replay
+from roovet_webhooks.cli.targets import with_filters, with_target
+from roovet_webhooks.cli.text import plain
+from roovet_webhooks.errors import DeliveryNotFound
+from roovet_webhooks.inbox.protocol import State
+
+if TYPE_CHECKING:
+    from roovet_webhooks.cli.targets import Choice, Target
+    from roovet_webhooks.inbox.records import RecordedDelivery
+
+NOT_WELL = 1
+_WIDE = 200
+_STYLES = {"ready": "cyan", "claimed": "blue", "done": "green", "dead": "red"}
+_LEVELS = {"ok": "green", "warning": "yellow", "error": "red"}
+_as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a line.")
+
+
+@click.group()
+def inbox() -> None:
+    """Look after a durable inbox: list, show, replay, purge, count and check what it holds."""
+
+
+@inbox.command("list")
+@with_target
+@with_filters
+@click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="How many at most.")
+@_as_json
+def list_(*, target: Target, choice: Choice, limit: int, as_json: bool) -> int:
+    """List deliveries, the newest first.
+
+    Example: roovet-webhooks inbox list --app shop.webhooks:receiver --state dead --since 12h
+    """
+    records = operations.found(target.inbox, choice.query(limit))
+    if as_json:
+        for record in records:
+            click.echo(json.dumps(operations.described(record)))
+        return 0
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("No.", justify="right", no_wrap=True)
+    table.add_column("Received", no_wrap=True)
+    for heading in ("Event", "Resource", "State"):
+        table.add_column(heading, overflow="fold")
+    table.add_column("Runs", justify="right", no_wrap=True)
+    table.add_column("Last error", overflow="fold")
+    for record in records:
+        table.add_row(
+            str(record.number),
+            _time(record.received_at),
+            Text(plain(record.event)),
+            Text(plain(record.resource)),
+            _state(record),
+            str(record.attempts),
+            Text(plain(record.last_error or "")),
+        )
+    if table.row_count:
+        _console().print(table)
+    else:
+        click.echo("No delivery is as you ask.")
+    return 0
+
+
+@inbox.command()
+@click.argument("which", metavar="NUMBER|ID")
+@with_target
+@click.option("--body", is_flag=True, help="Print the raw body and nothing else, byte for byte.")
+@_as_json
+def show(*, which: str, target: Target, body: bool, as_json: bool) -> int:
+    """Show all that is known about one delivery, by its number or its dlv_… id.
+
+    Example: roovet-webhooks inbox show 4711 --inbox sqlite:///roovet.db
+    """
+    try:
+        record = target.inbox.get(operations.number_of(target.inbox, which))
+    except DeliveryNotFound as error:
+        click.echo(f"Error: {error}", err=True)
+        return NOT_WELL
+    if body:
+        raw = target.inbox.body(record.number)
+        if raw is None:
+            click.echo("Error: its body has been erased", err=True)
+            return NOT_WELL
+        click.echo(raw, nl=False)
+        return 0
+    described = operations.described(record)
+    if as_json:
+        click.echo(json.dumps(described))
+        return 0
+    table = Table.grid(padding=(0, 2))
+    for name, value in described.items():
+        table.add_row(Text(name.replace("_", " "), "dim"), Text(plain(_shown(name, value))))
+    _console().print(table)
+    return 0
+
+
+@inbox.command()
+@with_target
+@_as_json
+def stats(*, target: Target, as_json: bool) -> int:
+    """Count deliveries by receiver and state."""
+    now = time.time()
+    counted = target.inbox.stats()
+    if as_json:
+        for of in counted:
+            click.echo(json.dumps(operations.counted(of, now=now)))
+        return 0
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("Endpoint", overflow="fold")
+    for heading in (*(state.capitalize() for state in State), "Suspects", "Oldest due", "Workers"):
+        table.add_column(heading, justify="right")
+    for of in counted:
+        waits = None if of.oldest_due is None else now - of.oldest_due
+        oldest = "-" if waits is None or waits < 0 else operations.lasting(waits)
+        counts = (str(of.counts[state]) for state in State)
+        table.add_row(Text(plain(of.endpoint)), *counts, str(of.suspects), oldest, str(of.workers))
+    if table.row_count:
+        _console().print(table)
+    else:
+        click.echo("No delivery has been recorded yet.")
+    return 0
+
+
+@inbox.command()
+@with_target
+@_as_json
+def check(*, target: Target, as_json: bool) -> int:
+    """Check the store, its workers, and an engine's broker, and say what to mend.
+
+    The exit status is 0 when all is well and 1 when something is to be done.
+    """
+    well = True
+    for finding in operations.examined(target.inbox, target.receivers):
+        well = well and finding.level == "ok"
+        if as_json:
+            told = {"level": finding.level, "subject": finding.subject, "said": finding.said, "mend": finding.mend}
+            click.echo(json.dumps(told))
+            continue
+        line = Text.assemble((f"{finding.level:<8}", f"bold {_LEVELS[finding.level]}"), f"{plain(finding.subject)}: ")
+        line.append(plain(finding.said))
+        if finding.mend:
+            line.append(f"\n        {plain(finding.mend)}", "dim")
+        _console().print(line, soft_wrap=True)
+    return 0 if well else NOT_WELL
+
+
+inbox.add_command(replay)
+inbox.add_command(purge)
+
+
+def _shown(name: str, value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, tuple):
+        return ", ".join(cast("tuple[str, ...]", value)) or "-"
+    return _time(value) if isinstance(value, float) and name.endswith(("_at", "_until")) else str(value)
+
+
+def _console() -> Console:
+    console = Console(highlight=False)
+    # What is written to a file or a pipe has room for a row in a line.
+    return console if console.is_terminal else Console(highlight=False, width=_WIDE)
+
+
+def _time(moment: float) -> str:
+    return f"{datetime.fromtimestamp(moment, UTC):%Y-%m-%d %H:%M:%S}Z"
+
+
+def _state(record: RecordedDelivery) -> Text:
+    outcome = f" ({record.outcome})" if record.outcome is not None else ""
+    purged = ", purged" if record.purged else ""
+    return Text(f"{record.state}{outcome}{purged}", _STYLES[record.state])

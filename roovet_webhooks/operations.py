@@ -1,0 +1,316 @@
+"""What operators do with inboxes, for every command line: find, describe, replay, purge, check."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, cast
+
+import msgspec
+
+from roovet_webhooks.bridge import SyncBridge, run
+from roovet_webhooks.errors import ConfigurationError, DeliveryNotFound, InboxError, InvalidTransition
+from roovet_webhooks.inbox.opening import inbox_of
+from roovet_webhooks.inbox.protocol import State
+
+if TYPE_CHECKING:
+    from roovet_webhooks.inbox.protocol import Answer, DurableInbox
+    from roovet_webhooks.inbox.records import Query, RecordedDelivery, Stats
+    from roovet_webhooks.receiver import WebhookReceiver
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+_PAGE = 500
+_AT_ONCE = 100
+_BRIDGE = SyncBridge()
+
+# Which inbox
+
+
+def inbox_at(url: str) -> DurableInbox:
+    """Return the durable inbox at a database URL. Unlike a receiver it makes no new SQLite file.
+
+    Raises:
+        ConfigurationError: No inbox can be there, or the file does not exist.
+        MissingExtraError: SQLAlchemy is not installed.
+    """
+    inbox = inbox_of(url)
+    path = re.sub(r"^sqlite(\+\w+)?:///", "", url)
+    if path != url and not Path(path).exists():
+        message = f"there is no inbox at {url}: the file {path} does not exist"
+        raise ConfigurationError(message)
+    return cast("DurableInbox", inbox)
+
+
+def inbox_in(receivers: Iterable[WebhookReceiver]) -> DurableInbox:
+    """Return the one durable inbox that receivers share.
+
+    Raises:
+        ConfigurationError: One keeps its deliveries in memory, or they have several, or there is no receiver.
+    """
+    inboxes = {id(receiver.inbox): receiver.inbox for receiver in receivers}
+    if not inboxes:
+        message = "there is no receiver, and so no inbox"
+        raise ConfigurationError(message)
+    if len(inboxes) > 1:
+        message = f"the receivers have {len(inboxes)} inboxes; name the endpoint that is meant"
+        raise ConfigurationError(message)
+    (inbox,) = inboxes.values()
+    if not inbox.durable:
+        message = (
+            "the receiver keeps its deliveries in memory, where nobody else can see them; give it a durable inbox: "
+            "inbox='sqlite:///roovet.db'"
+        )
+        raise ConfigurationError(message)
+    return cast("DurableInbox", inbox)
+
+
+# Which deliveries
+
+
+def moment(text: str, *, now: float) -> float:
+    """Return the time that a text says, Unix seconds: ``30m`` ago, an ISO 8601 date or time, or Unix seconds.
+
+    A time without a zone is meant in UTC.
+
+    Raises:
+        ValueError: It says none.
+
+    Example:
+        >>> moment("90m", now=1_762_782_800.0)
+        1762777400.0
+        >>> moment("2025-11-10T13:53:20Z", now=0.0)
+        1762782800.0
+    """
+    if (ago := re.fullmatch(r"(\d+)([smhdw])", text)) is not None:
+        return now - int(ago[1]) * _UNITS[ago[2]]
+    if re.fullmatch(r"\d{9,11}(\.\d+)?", text):
+        return float(text)
+    try:
+        then = datetime.fromisoformat(text)
+    except ValueError:
+        message = f"{text!r} is no time: write 30m, 12h or 7d for so long ago, 2026-01-31T08:00Z, or Unix seconds"
+        raise ValueError(message) from None
+    return (then if then.tzinfo is not None else then.replace(tzinfo=UTC)).timestamp()
+
+
+def number_of(inbox: DurableInbox, which: str) -> int:
+    """Return the number of the delivery that a person means by its number or its ``dlv_…`` id.
+
+    Raises:
+        DeliveryNotFound: The inbox has no such delivery, or the text is neither.
+    """
+    if which.startswith("dlv_"):
+        return inbox.number_of(which)
+    if not (which.isascii() and which.isdigit()):
+        message = (
+            f"{which!r} is neither the number of a delivery nor an id such as dlv_5f2b8c1e9a7d4036b1c2d3e4f5061728"
+        )
+        raise DeliveryNotFound(message)
+    return int(which)
+
+
+def found(inbox: DurableInbox, query: Query) -> Iterator[RecordedDelivery]:
+    """Yield recorded deliveries, the newest first, page by page; as many as the query's limit allows."""
+    left = query.limit
+    while page := inbox.find(msgspec.structs.replace(query, limit=min(left, _PAGE))):
+        yield from page
+        left -= len(page)
+        if not left or len(page) < _PAGE:
+            break
+        query = msgspec.structs.replace(query, before=page[-1].number)
+
+
+# What they are
+
+
+def described(record: RecordedDelivery) -> dict[str, object]:
+    """Return what is known about a recorded delivery as plain values for JSON: times in Unix seconds, no body."""
+    told: dict[str, object] = {"id": record.id, **msgspec.structs.asdict(record)}
+    identity = record.identity
+    del told["identity"]
+    told.update(endpoint=identity.endpoint, tenant=identity.tenant, key=identity.key.hex())
+    return cast("dict[str, object]", msgspec.to_builtins(told))
+
+
+def counted(stats: Stats, *, now: float) -> dict[str, object]:
+    """Return the counts of an endpoint as plain values for JSON."""
+    waiting = None if stats.oldest_due is None else round(max(0.0, now - stats.oldest_due), 3)
+    told = {**msgspec.structs.asdict(stats), "oldest_due_seconds": waiting}
+    return cast("dict[str, object]", msgspec.to_builtins(told))
+
+
+# What is done to them
+
+Doing: TypeAlias = Callable[[int], "Answer[None]"]
+
+
+class Refused(NamedTuple):
+    """A delivery to which something could not be done."""
+
+    number: int
+    reason: str
+
+
+def replaying(inbox: DurableInbox, *, confirmed: bool) -> Doing:
+    """Return the step that replays a delivery; ``confirmed`` as `DurableInbox.replay` takes it."""
+    return lambda number: inbox.replay(number, confirmed=confirmed)
+
+
+def purging(inbox: DurableInbox) -> Doing:
+    """Return the step that erases a delivery's body and error."""
+    return inbox.purge
+
+
+def each(
+    inbox: DurableInbox, numbers: Sequence[int], step: Doing, *, tell: Callable[[int], None] = lambda _count: None
+) -> list[Refused]:
+    """Take a step with each of many deliveries, and return those that it was refused for.
+
+    Steps that are taken together share a transaction, where the inbox has it so.
+
+    Args:
+        inbox: The inbox.
+        numbers: Which deliveries.
+        step: What to do.
+        tell: Called after each lot with how many deliveries have been gone through.
+
+    Raises:
+        InboxUnavailable: The store cannot be used; what was done until then is done.
+    """
+    refused: list[Refused] = []
+    rest = iter(numbers)
+    total = 0
+    while lot := list(islice(rest, _AT_ONCE)):
+        answers: list[tuple[int, Answer[None] | InboxError]] = []
+        for number in lot:
+            try:
+                answers.append((number, step(number)))
+            except (InvalidTransition, DeliveryNotFound) as error:
+                answers.append((number, error))
+        for number, answer in answers:
+            try:
+                waited(inbox, answer)
+            except (InvalidTransition, DeliveryNotFound) as error:
+                refused.append(Refused(number, str(error)))
+        total += len(lot)
+        tell(total)
+    return refused
+
+
+def waited(inbox: DurableInbox, answer: Any) -> Any:  # noqa: ANN401 - whatever the answer is
+    """Return an answer once it is there, or raise it."""
+    if isinstance(answer, InboxError):
+        raise answer
+    return run(_BRIDGE.wait(inbox, lambda: answer))
+
+
+# Whether all is well
+
+LATE = 60.0
+SKEW = 5.0
+Level: TypeAlias = Literal["ok", "warning", "error"]
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One thing that `examined` looked at.
+
+    Attributes:
+        level: ``ok``, or ``warning`` or ``error`` where something is to be done.
+        subject: What was looked at.
+        said: What was found.
+        mend: What to do about it; empty when all is well.
+    """
+
+    level: Level
+    subject: str
+    said: str
+    mend: str = ""
+
+
+def examined(inbox: DurableInbox, receivers: Iterable[WebhookReceiver] = ()) -> Iterator[Finding]:
+    """Look at a store, its workers and what waits in it, and say what is to be done.
+
+    Args:
+        inbox: The inbox.
+        receivers: Receivers of the inbox, where they are known: their engines are looked at as well.
+    """
+    try:
+        inbox.open()
+        yield from _store(inbox)
+        yield from _deliveries(inbox.stats(), time.time())
+    except ConfigurationError as error:
+        yield Finding("error", "store", str(error), "run the version of roovet-webhooks that the tables need")
+    except InboxError as error:
+        yield Finding("error", "store", str(error), "start the database, or mend the URL; deliveries are answered 503")
+    for receiver in receivers:
+        if receiver.engine is not None:
+            subject = f"{receiver.engine.name} of {receiver.endpoint}"
+            faults = list(receiver.engine.faults())
+            yield from (Finding("error", subject, fault.said, fault.mend) for fault in faults)
+            if not faults:
+                yield Finding("ok", subject, "it can be reached, and is set up to lose nothing")
+
+
+def _store(inbox: DurableInbox) -> Iterator[Finding]:
+    before = time.time()
+    health = inbox.health()
+    after = time.time()
+    yield Finding("ok", "store", f"{health.store} can be read and written; its schema is version {health.schema}")
+    if health.fault is None:
+        yield Finding("ok", "durability", "what is acknowledged is on disk")
+    else:
+        yield Finding("error", "durability", health.fault, "change it before the next delivery is accepted")
+    if health.full is None:
+        yield Finding("ok", "room", "new deliveries are accepted")
+    else:
+        mend = "free some disk, or let workers reduce the backlog; new deliveries are answered 503 until then"
+        yield Finding("error", "room", health.full, mend)
+    skew = max(before - health.clock, health.clock - after, 0.0)
+    if skew <= SKEW:
+        yield Finding("ok", "clock", "this machine and the store agree")
+    else:
+        mend = "synchronise the clocks (NTP): signatures are checked by this machine's, leases by the store's"
+        yield Finding("warning", "clock", f"this machine and the store differ by {skew:.0f} s", mend)
+
+
+def _deliveries(stats: Sequence[Stats], now: float) -> Iterator[Finding]:
+    if not stats:
+        yield Finding("ok", "deliveries", "none has been recorded yet")
+    for of in stats:
+        waits = max(0.0, now - of.oldest_due) if of.oldest_due is not None else 0.0
+        if of.workers:
+            yield Finding("ok", f"workers of {of.endpoint}", f"{of.workers} in the last minute")
+        else:
+            said = "no worker has been heard of for a minute"
+            mend = "start one: roovet-webhooks worker module:receiver"
+            yield Finding("error", f"workers of {of.endpoint}", said, mend)
+        if waits > LATE:
+            said = f"{of.counts[State.READY]} wait, the first of them for {lasting(waits)}"
+            mend = "start more workers, or raise --concurrency; see whether a handler has become slow"
+            yield Finding("warning", f"backlog of {of.endpoint}", said, mend)
+        else:
+            yield Finding("ok", f"backlog of {of.endpoint}", f"{of.counts[State.READY]} wait")
+        if of.suspects:
+            said = f"{of.suspects} took their process with them when they ran before"
+            mend = "see `inbox list`: a handler may exhaust memory or crash; each is run alone until it ends"
+            yield Finding("warning", f"suspects of {of.endpoint}", said, mend)
+        if of.counts[State.DEAD]:
+            said = f"{of.counts[State.DEAD]} are dead"
+            mend = "see why with `inbox list --state dead`, mend it, then `inbox replay` or `inbox purge` them"
+            yield Finding("warning", f"dead letters of {of.endpoint}", said, mend)
+
+
+def lasting(seconds: float) -> str:
+    """Say how long something has lasted, in the largest unit of which there is one.
+
+    Example:
+        >>> lasting(5), lasting(150), lasting(7200), lasting(200_000)
+        ('5 s', '2 min', '2 h', '2 d')
+    """
+    sizes = (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1))
+    unit, size = next((pair for pair in sizes if seconds >= pair[1]), sizes[-1])
+    return f"{seconds // size:.0f} {unit}"
