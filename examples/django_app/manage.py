@@ -4,7 +4,8 @@ Run it from the root of the repository::
 
     ROOVET_WEBHOOK_SECRET=whsec_example_5f2b8c1e9a7d .venv/bin/python examples/django_app/manage.py runserver
 
-Deliveries go to ``/webhooks/roovet``; ``/ledger`` shows what the handlers have written.
+Deliveries go to ``/webhooks/roovet``; ``/ledger`` shows what the handlers have written. The development server runs a
+worker in a thread. In production it is a process of its own: ``manage.py roovet_worker``.
 """
 
 from __future__ import annotations

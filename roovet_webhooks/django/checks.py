@@ -1,29 +1,57 @@
-"""System check: every mounted receiver has a secret and a handler."""
+"""System checks: every mounted receiver has what it needs, and every inbox a database that keeps what it is given."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from django.core.checks import CheckMessage, Error
-from django.urls import get_resolver
+from django.core.checks import CheckMessage, Error, Warning  # noqa: A004 - Django's name for it
 
-from roovet_webhooks.django.views import mounted
-from roovet_webhooks.errors import ConfigurationError
+from roovet_webhooks.django.inbox import DjangoInbox
+from roovet_webhooks.django.receivers import inboxes, receivers
+from roovet_webhooks.errors import ConfigurationError, InboxError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from django.apps import AppConfig
 
+    from roovet_webhooks.django.dialects import Fault
+
 
 def check_receivers(app_configs: Sequence[AppConfig] | None, **_options: object) -> list[CheckMessage]:  # noqa: ARG001 - Django's signature
-    """Report each mounted receiver that could not do its work, as ``roovet_webhooks.E001``."""
-    # Importing the URLs is what mounts the receivers.
-    _ = get_resolver().url_patterns
+    """Report each mounted receiver that could not do its work, as ``roovet_webhooks.E001``.
+
+    Without a look at the project's databases, which a build of an image need not reach.
+    """
     found: list[CheckMessage] = []
-    for receiver in mounted:
+    for receiver in receivers():
         try:
-            receiver.check()
+            receiver.check(connect=not isinstance(receiver.inbox, DjangoInbox))
         except ConfigurationError as error:
             found.append(Error(str(error), obj=receiver, id="roovet_webhooks.E001"))
+    for inbox in inboxes():
+        try:
+            found += _warnings(inbox, inbox.advice())
+        except ConfigurationError as error:
+            found.append(Error(str(error), obj=inbox, id="roovet_webhooks.E002"))
     return found
+
+
+def check_inboxes(
+    app_configs: Sequence[AppConfig] | None,  # noqa: ARG001 - Django's signature
+    databases: Sequence[str] | None = None,
+    **_options: object,
+) -> list[CheckMessage]:
+    """Report what endangers the deliveries in these databases: at ``check --database`` and ``migrate``."""
+    found: list[CheckMessage] = []
+    for inbox in inboxes():
+        if inbox.using in (databases or ()):
+            try:
+                found += _warnings(inbox, inbox.faults())
+            except InboxError as error:
+                found.append(Error(str(error), obj=inbox, id="roovet_webhooks.E002"))
+    return found
+
+
+def _warnings(inbox: DjangoInbox, faults: Iterable[Fault]) -> list[Warning]:
+    return [Warning(fault.text, hint=fault.hint, obj=inbox, id=fault.code) for fault in faults]

@@ -10,10 +10,11 @@ from django.apps import apps
 from django.conf import settings
 from django.db import connections, transaction
 from django.http import HttpResponse
-from django.views.decorators.csrf import csrf_exempt
 
 from roovet_webhooks.bridge import AsyncBridge
-from roovet_webhooks.errors import BodyAlreadyRead, IncompleteBody, WebhookError
+from roovet_webhooks.django.inbox import DjangoInbox
+from roovet_webhooks.django.tables import NOT_INSTALLED
+from roovet_webhooks.errors import BodyAlreadyRead, ConfigurationError, IncompleteBody, WebhookError
 from roovet_webhooks.messages import WebhookRequest, WebhookResponse, error_response
 from roovet_webhooks.receiver import SECRET_VARIABLE
 from roovet_webhooks.routing import innermost
@@ -67,8 +68,8 @@ def dispatch_view(receiver: WebhookReceiver, *, asynchronous: bool = False) -> V
         asynchronous: Make an async view, for a project under ASGI.
 
     Raises:
-        ConfigurationError: There is no secret, and ``roovet_webhooks.django`` is not among the
-            ``INSTALLED_APPS``, whose system check would say so.
+        ConfigurationError: ``roovet_webhooks.django`` is not among the ``INSTALLED_APPS``, and there is no secret, as
+            its system check would say, or the inbox is a `DjangoInbox`, whose tables it brings.
     """
     _mount(receiver)
 
@@ -79,7 +80,7 @@ def dispatch_view(receiver: WebhookReceiver, *, asynchronous: bool = False) -> V
         request_ = _request(request, path_params)
         return _django_response(await receiver.receive_async(request_, bridge=_BRIDGE))
 
-    chosen: Any = csrf_exempt(async_view if asynchronous else view)
+    chosen = _exempt(async_view if asynchronous else view)
     for alias in connections:
         chosen = transaction.non_atomic_requests(using=alias)(chosen)
     return cast("View | AsyncView", chosen)
@@ -117,10 +118,16 @@ def verified_webhook(receiver: WebhookReceiver) -> Callable[[Callable[..., R]], 
             _keep(request, delivery)
             return await cast("Awaitable[object]", view(request, delivery, *args, **kwargs))
 
-        chosen: Any = async_guarded if _is_async(view) else guarded
-        return cast("Callable[..., R]", csrf_exempt(chosen))
+        chosen = async_guarded if _is_async(view) else guarded
+        return cast("Callable[..., R]", _exempt(chosen))
 
     return decorate
+
+
+def _exempt(view: Any) -> Any:  # noqa: ANN401 - whatever kind of view it is
+    """Exempt a view of ours from CSRF protection. Django's own decorator makes a sync one of it in version 4.2."""
+    view.csrf_exempt = True
+    return view
 
 
 def _is_async(view: Callable[..., object]) -> bool:
@@ -135,6 +142,8 @@ def _mount(receiver: WebhookReceiver, *, dispatches: bool = True) -> None:
     receiver.default_secret(_secret_of_settings)
     if not apps.is_installed("roovet_webhooks.django"):
         receiver.require_secret()
+        if isinstance(receiver.inbox, DjangoInbox):
+            raise ConfigurationError(NOT_INSTALLED)
     elif dispatches and receiver not in mounted:
         mounted.append(receiver)
 

@@ -1,7 +1,11 @@
-"""The receiver. Its handlers stand in the applications' ``webhooks.py``."""
+"""The receiver. Its handlers stand in the applications' ``webhooks.py``.
+
+What it has acknowledged is in the shop's own database, and a worker runs the handlers.
+"""
 
 from __future__ import annotations
 
 from roovet_webhooks import WebhookReceiver
+from roovet_webhooks.django import DjangoInbox
 
-receiver = WebhookReceiver()
+receiver = WebhookReceiver(inbox=DjangoInbox())

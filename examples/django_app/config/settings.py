@@ -16,7 +16,7 @@ USE_TZ = True
 
 INSTALLED_APPS = [
     "shop",
-    "roovet_webhooks.django",  # imports shop/webhooks.py, and checks that the receiver has all it needs
+    "roovet_webhooks.django",  # the inbox's tables; it imports shop/webhooks.py, and checks what the receiver needs
 ]
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
@@ -27,7 +27,12 @@ DATABASES = {
     "default": {
         "ENGINE": "django.db.backends.sqlite3",
         "NAME": os.environ.get("SHOP_DATABASE") or BASE_DIR / "shop.sqlite3",
-        "OPTIONS": {"timeout": 0.5},
+        "OPTIONS": {
+            # On disk when it is acknowledged, and no transaction that has read is refused when it comes to write.
+            "init_command": "PRAGMA synchronous=EXTRA;",
+            "transaction_mode": "IMMEDIATE",
+            "timeout": 2,
+        },
     }
 }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"

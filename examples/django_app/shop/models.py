@@ -8,9 +8,8 @@ from django.db import models
 class Entry(models.Model):
     """One line for each delivery that meant something."""
 
-    # The receiver's memory ends with the process. The unique column does not: a delivery that comes back
-    # after a restart is booked once all the same.
-    delivery: models.CharField[str, str] = models.CharField(max_length=40, unique=True)
+    # Where it comes from. That it is there once is the inbox's business.
+    delivery: models.CharField[str, str] = models.CharField(max_length=40)
     kind: models.CharField[str, str] = models.CharField(max_length=20)
     resource: models.CharField[str, str] = models.CharField(max_length=255)
     amount_cents: models.BigIntegerField[int | None, int | None] = models.BigIntegerField(null=True)

@@ -16,7 +16,7 @@ class Migration(migrations.Migration):
             "Entry",
             [
                 ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
-                ("delivery", models.CharField(max_length=40, unique=True)),
+                ("delivery", models.CharField(max_length=40)),
                 ("kind", models.CharField(max_length=20)),
                 ("resource", models.CharField(max_length=255)),
                 ("amount_cents", models.BigIntegerField(null=True)),

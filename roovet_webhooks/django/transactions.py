@@ -1,0 +1,217 @@
+"""The transaction in which a handler's own rows, the record of its success and the check of its fence commit together.
+
+It is one of Django's, so that whatever the handler does through the ORM is in it. The inbox alone commits it.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
+
+from django.db import Error, IntegrityError, transaction
+
+from roovet_webhooks.django.dialects import Bound  # noqa: TC001 - the type of a field, read at run time
+from roovet_webhooks.errors import ConfigurationError
+from roovet_webhooks.inbox.limits import ends_transaction
+from roovet_webhooks.inbox.scope import AfterCommit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+    from django.db.backends.base.base import BaseDatabaseWrapper
+
+    from roovet_webhooks.django.claims import Claims
+    from roovet_webhooks.inbox.protocol import Claim
+
+
+_ENDED = (
+    "the inbox alone commits or rolls back a delivery's transaction, with the record of the handler's success: leave "
+    "COMMIT, ROLLBACK and DDL out, and put what may fail into a transaction.atomic() of its own; to undo, raise"
+)
+
+
+class _UndoneError(Exception):
+    """The handler raised; the transaction is rolled back."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+class _Begun(NamedTuple):
+    """A transaction that has begun.
+
+    Attributes:
+        savepoint: Set at its beginning; it is not there any more when somebody has ended the transaction.
+        bound: For how long it may go on.
+    """
+
+    savepoint: str
+    bound: Bound
+
+
+class HandlerTransaction:
+    """One handler's transaction at one delivery.
+
+    It begins with the first statement, so that a handler which does its slow work first holds nobody up meanwhile:
+    until then no lock is taken and no clock runs.
+
+    Args:
+        claims: Who has claimed.
+        claim: What.
+        handler: Name of the handler.
+
+    Attributes:
+        connection: Django's connection, of the thread in which the handler runs.
+    """
+
+    def __init__(self, claims: Claims, claim: Claim, handler: str) -> None:
+        self._claims = claims
+        self.connection: BaseDatabaseWrapper = claims.database.connection
+        self._claim = claim
+        self._handler = handler
+        self._beginning = False
+        self._begun: _Begun | None = None
+        self._fault: Exception | None = None
+        self._after = ExitStack()
+
+    def begin(self) -> _Begun:
+        """Begin, at the first call.
+
+        Raises:
+            LeaseLost: The claim's fence has moved on.
+            InboxUnavailable: The database is locked, or down.
+        """
+        if self._fault is not None:
+            # A handler that caught it must not go on outside of what was to be its transaction.
+            raise self._fault
+        database, connection = self._claims.database, self.connection
+        if connection is not database.connection:
+            message = f"the transaction of {self._handler} belongs to the thread in which the handler was called"
+            raise ConfigurationError(message)
+        if self._begun is None:
+            self._beginning = True
+            try:
+                database.begin(connection, self._after)
+                # Not locked before the end: meanwhile the claim is renewed.
+                self._claims.check_held(self._claim, lock=False)
+                savepoint = connection.savepoint() or ""
+                self._begun = _Begun(savepoint, database.dialect.bound(connection, self._after.close))
+            except Exception as error:  # noqa: BLE001 - raised at each further use
+                self._fault = database.unavailable(error) if isinstance(error, Error) else error
+                raise self._fault from None
+            finally:
+                self._beginning = False
+        return self._begun
+
+    def _before(self, execute: Callable[..., object], sql: object, *others: object) -> object:
+        """Begin before a statement is executed, and let none end the transaction."""
+        if not self._beginning:
+            begun = self.begin()
+            try:
+                if ends_transaction(str(sql)):
+                    self._refuse()
+                begun.bound.check()
+            except ConfigurationError as error:
+                self._fault = error
+                raise
+        return execute(sql, *others)
+
+    @staticmethod
+    def _refuse() -> NoReturn:
+        raise ConfigurationError(_ENDED)
+
+    @contextmanager
+    def part(self) -> Generator[BaseDatabaseWrapper]:
+        """Undo what a block writes if it raises, and nothing else: what `Delivery.transaction` is in here."""
+        self.begin()
+        with transaction.atomic(using=self._claims.database.alias):
+            yield self.connection
+
+    @contextmanager
+    def running(self, after: ExitStack) -> Generator[None]:
+        """Run the handler in it, and record its success.
+
+        Args:
+            after: What ends after the commit.
+
+        Raises:
+            LeaseLost: The claim's fence has moved on.
+            ConfigurationError: As `finish`.
+            _UndoneError: The handler raised.
+        """
+        self._after = after
+        try:
+            try:
+                with self.connection.execute_wrapper(self._before):
+                    yield
+            except BaseException as error:  # noqa: BLE001 - raised again, when all is rolled back
+                # What the handler saw of a transaction that was ended for taking too long says nothing.
+                raise _UndoneError((self._begun and self._begun.bound.exceeded()) or error) from None
+            self._finish()
+        finally:
+            if self._begun is not None:
+                self._begun.bound.end()
+
+    def _finish(self) -> None:
+        """Check that the transaction is the one that was begun, and record the success in it.
+
+        Raises:
+            LeaseLost: The claim's fence has moved on.
+            ConfigurationError: The handler has rolled back, or ended the transaction itself, or had one before, or took
+                too long.
+        """
+        begun = self.begin()
+        alias = self._claims.database.alias
+        begun.bound.check_whole()
+        if transaction.get_rollback(using=alias):
+            message = (
+                f"the transaction of {self._handler} was marked for a rollback (set_rollback, or a database error that "
+                "it caught): to undo, raise; put what may fail into a transaction.atomic() of its own"
+            )
+            raise ConfigurationError(message)
+        try:
+            self.connection.savepoint_commit(begun.savepoint)
+        except Error as error:
+            raise ConfigurationError(_ENDED) from error
+        self._claims.check_held(self._claim, lock=True)
+        try:
+            self._claims.record_success(self._claim, self._handler)
+        except IntegrityError:
+            message = f"{self._handler} has had its transaction for this delivery; put all of its writes into one"
+            raise ConfigurationError(message) from None
+
+
+@contextmanager
+def handler_transaction(claims: Claims, claim: Claim, handler: str) -> Generator[HandlerTransaction]:
+    """Open the transaction of a handler.
+
+    Raises:
+        LeaseLost: The claim's fence has moved on, at the beginning or at the end; nothing was changed.
+        ConfigurationError: The handler has rolled back, or ended the transaction itself, or had one before, or took too
+            long; nothing was changed, unless by what it ended itself.
+        AfterCommit: It was committed, and then a function raised that the handler had passed to ``on_commit``.
+    """
+    database = claims.database
+    ours = HandlerTransaction(claims, claim, handler)
+    committed: list[bool] = []
+    try:
+        with database.lent() as connection:
+            outermost = not connection.in_atomic_block  # it is not in a TestCase, where nothing is committed
+            with database.atomic(connection) as after:
+                if outermost:
+                    # First of all: what the handler has left for after the commit may want to write, too.
+                    transaction.on_commit(after.close, using=database.alias)
+                    transaction.on_commit(lambda: committed.append(True), using=database.alias)
+                with ours.running(after):
+                    yield ours
+    except _UndoneError as undone:
+        # Raised out here, where what a handler's own SQL did wrong is not taken for a fault of the inbox.
+        raise undone.error from undone.error.__cause__
+    except Exception as error:
+        if committed:
+            raise AfterCommit(error) from None
+        # A constraint that is checked at the commit is the handler's business.
+        if isinstance(error, Error) and not isinstance(error, IntegrityError):
+            raise database.unavailable(error) from None
+        raise
