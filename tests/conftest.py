@@ -1,4 +1,4 @@
-"""What holds for every test: no secret from outside, and properties that no clock decides."""
+"""What holds for every test: no secret from outside, none that is shown, and properties that no clock decides."""
 
 from __future__ import annotations
 
@@ -9,6 +9,11 @@ pytest_plugins = ["roovet_webhooks.testing.plugin"]
 
 settings.register_profile("roovet", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("roovet")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # Not earlier: it imports the package, and what is imported before coverage begins counts as never run.
+    config.pluginmanager.import_plugin("leaks")
 
 
 @pytest.fixture(autouse=True)

@@ -78,7 +78,11 @@ def test_several_secrets_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     assert run("sign", "--timestamp", str(NOW)).stdout.strip() == sign(RAW, OTHER_SECRET, timestamp=NOW)
 
 
-@pytest.mark.parametrize("content", ["{}", "{}\n", "{}\r\n", "\n{}\n\n", "\ufeff{}\n", OTHER_SECRET + "\n{}\n"])
+@pytest.mark.parametrize(
+    "content",
+    ["{}", "{}\n", "{}\r\n", "\n{}\n\n", "\ufeff{}\n", OTHER_SECRET + "\n{}\n"],
+    ids=["bare", "line", "line of Windows", "empty lines", "byte order mark", "two secrets"],
+)
 def test_a_secret_file_wins_over_the_environment(content: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ROOVET_WEBHOOK_SECRET", "whsec_that_is_not_the_one_asked_for")
     file = tmp_path / "secret"
@@ -113,6 +117,7 @@ def test_no_secret(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
         (" whsec_4711471147114711", "white space"),
         ("'whsec_4711471147114711'", "quotation marks"),
     ],
+    ids=["short", "API key", "white space", "quotation marks"],
 )
 def test_a_bad_secret_is_not_repeated(secret: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "secret"

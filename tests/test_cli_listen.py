@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -135,21 +136,34 @@ def test_an_accepted_delivery_is_shown_in_full(monkeypatch: pytest.MonkeyPatch) 
     assert '"note": "[bold]é\\u001b[1m\\u202e"' in result.stdout
 
 
-def test_a_refused_delivery_is_shown_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refused_delivery_is_shown_with_its_cause(monkeypatch: pytest.MonkeyPatch) -> None:
     def visit(url: str) -> None:
         raw = payload()
-        assert deliver(url, raw + b" ", Signer(SECRET).headers(raw)).status == 400
+        assert deliver(url, raw + b"\n", Signer(SECRET).headers(raw)).status == 400
+        assert deliver(url, raw, Signer(OTHER_SECRET).headers(raw)).status == 400
         assert deliver(url, raw, headers_of(raw)).status == 400
         assert deliver(url, b"[]").status == 400
         assert deliver(url, raw, {"Content-Type": "text/plain"}).status == 415
 
-    shown = listen(monkeypatch, visit).stdout
-    assert "refused         signature_mismatch\n          no digest agrees" in shown
-    assert "found: wrong_secret_or_altered_body\n" in shown
-    assert "status 400, path /webhooks/roovet, secrets_tried default" in shown
-    assert "refused         stale" in shown
+    result = listen(monkeypatch, visit)
+    shown = result.stdout
+    assert result.stderr == "\n"
+    assert (
+        "refused         signature_mismatch\n"
+        "          no digest agrees with the body under any active secret: default\n"
+        "          body_trailing_newline: the line break at the end of the body was not signed\n"
+        "            Keep the body byte for byte; editors, echo and heredocs add a line break.\n"
+        "          status 400, path /webhooks/roovet, secrets_tried default\n"
+    ) in shown
+    assert "          wrong_secret_or_altered_body: no known mistake reproduces the digest; " in shown
+    # What the reason has said is not said again.
+    stale = shown[shown.index("refused         stale\n") :].splitlines()
+    assert stale[1].startswith("          signed ")
+    assert stale[2].startswith("            Set the clock; ")
+    assert stale[3].startswith("          status 400, path /webhooks/roovet, skew -")
     assert "refused         malformed_payload" in shown
     assert "refused         unsupported_media_type" in shown
+    assert shown.count("refused  ") == 5
     assert "\x1b" not in shown
 
 
@@ -200,6 +214,24 @@ def test_the_handlers_of_an_app_run(monkeypatch: pytest.MonkeyPatch, folder: Pat
     assert "refused         missing_signature" in shown
 
 
+@pytest.mark.parametrize(
+    ("debug", "code"), [("True", "body_trailing_newline"), ("False", "wrong_secret_or_altered_body")]
+)
+def test_an_app_says_itself_whether_causes_are_searched_for(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, debug: str, code: str
+) -> None:
+    (folder / "shop.py").write_text(SHOP.replace("WebhookReceiver()", f"WebhookReceiver(debug={debug})"))
+
+    def visit(url: str) -> None:
+        raw = payload()
+        assert deliver(url, raw + b"\n", Signer(SECRET).headers(raw)).status == 400
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".* has debug=True")
+        shown = listen(monkeypatch, visit, "--app", "shop:receiver").stdout
+    assert f"          {code}: " in shown
+
+
 def test_the_secret_options_override_that_of_the_app(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     (folder / "shop.py").write_text(SHOP)
     monkeypatch.delenv("ROOVET_WEBHOOK_SECRET")
@@ -210,7 +242,26 @@ def test_the_secret_options_override_that_of_the_app(monkeypatch: pytest.MonkeyP
         assert deliver(url, raw).status == 400
 
     assert listen(monkeypatch, visit, "--app", "shop:receiver", "--secret", OTHER_SECRET).exit_code == 0
-    assert "no signing secret" in error_of(invoke("--port", "0", "--app", "shop:receiver"))
+
+
+def test_an_app_without_a_secret(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    (folder / "shop.py").write_text(SHOP)
+    monkeypatch.delenv("ROOVET_WEBHOOK_SECRET")
+    for _ in range(2):  # the second time, the folder is on the path already
+        assert "no signing secret" in error_of(invoke("--port", "0", "--app", "shop:receiver"))
+
+
+def test_what_is_no_fault_of_the_sender_is_shown_once_and_with_its_traceback(
+    monkeypatch: pytest.MonkeyPatch, folder: Path
+) -> None:
+    (folder / "shop.py").write_text(SHOP.replace("WebhookReceiver()", "WebhookReceiver(lambda request: 1 / 0)"))
+
+    def visit(url: str) -> None:
+        assert deliver(url, payload()).status == 503
+
+    shown = listen(monkeypatch, visit, "--app", "shop:receiver").stdout
+    assert shown.count("not ready       tenant_lookup_failed\n") == shown.count("tenant_lookup_failed") == 1
+    assert "ZeroDivisionError: division by zero" in shown
 
 
 @pytest.mark.parametrize(
@@ -311,7 +362,7 @@ def test_an_error_without_a_frame_of_the_users_keeps_its_traceback(monkeypatch: 
 def test_a_log_that_the_application_has_disabled_is_shown_and_disabled_again(monkeypatch: pytest.MonkeyPatch) -> None:
     logger = logging.getLogger(LOGGER_NAME)
     monkeypatch.setattr(logger, "disabled", True)
-    assert "refused" in shown_of(monkeypatch, ("delivery.rejected", {"code": "unknown_tenant"}))
+    assert "in flight" in shown_of(monkeypatch, ("delivery.in_flight", {"resource": "ord_1"}))
     assert (logger.disabled, logger.propagate, logger.level) == (True, True, logging.NOTSET)
 
 

@@ -15,8 +15,9 @@ from support import NOW, SECRET, payload, request_of
 
 import roovet_webhooks
 from roovet_webhooks import Delivery, DropDelivery, Event, RetryLater, WebhookReceiver, errors
-from roovet_webhooks.inbox.protocol import STEPS
+from roovet_webhooks.inbox.protocol import TRANSITIONS
 from roovet_webhooks.life import LIFE
+from roovet_webhooks.telemetry.tables import ABOUT, EVENTS, FIELDS, MEANINGS, METRICS, SPANS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,7 +30,22 @@ INTERNAL = {
     "cli": "the command line has a page, made from its own help",
     "cli.*": "likewise",
     "dispatch": "a step of the receiver, as admission",
+    "engines": "a folder: what is in it has the pages",
+    "engines.running": "what the engines share; each says what it does",
     "inbox": "a folder: what is in it has the pages",
+    "inbox.changes": "what the step table's steps write, for whoever writes another store",
+    "inbox.codec": "SQLInbox says what its codec= has to do",
+    "inbox.engine": "each engine has a page",
+    "inbox.keeper": "the thread of an inbox; SQLInbox says what becomes of a lease",
+    "inbox.opening": "a step of the receiver's construction",
+    "inbox.backlog": "the limits of an inbox; its options say what they are",
+    "inbox.disks": "a part of the limits, as inbox.backlog",
+    "inbox.limits": "Delivery.transaction says how long one may last",
+    "inbox.locks": "a part of the store in SQLite",
+    "inbox.options": "what the options of the durable inboxes share",
+    "inbox.rows": "what the durable inboxes share, for whoever writes another store",
+    "inbox.pending": "an answer that is not there yet: the protocol names it",
+    "inbox.scope": "Delivery.transaction says what a handler gets",
     "intake": "a step of the receiver, as admission",
     "refusal": "a step of the receiver, as admission; explain and the guides say what it tells",
     "mac": "what it computes is documented where it is used, in signing",
@@ -60,13 +76,22 @@ def test_the_table_of_errors_is_the_tree() -> None:
 
 
 def test_the_usual_causes_are_told_of_codes_that_exist() -> None:
-    rows = rows_of(text_of("docs/reference/log.md"), 2)
+    rows = rows_of(text_of("docs/reference/log.md").partition("## The fields")[0], 2)
     codes = {code for row in rows for code in re.findall(r"`(\w+)`", row[0])}
     assert codes
     assert codes <= classes_of_the_tree().keys()
 
 
-def what_is_logged(caplog: pytest.LogCaptureFixture) -> dict[str, tuple[str, dict[str, object]]]:
+# What is told of a durable inbox, its workers and engines: the tests of these look at what they log.
+OF_A_DURABLE_INBOX = {
+    name
+    for name in EVENTS
+    if name.partition(".")[0] in {"inbox", "worker", "engine"}
+    or name in {"delivery.stored", "delivery.too_old", "delivery.dead", "handler.failed_after_commit"}
+}
+
+
+def what_is_logged(caplog: pytest.LogCaptureFixture) -> dict[str, tuple[str, set[str]]]:
     """Let everything happen that is logged; return the level and the fields of each event."""
     times = [float(NOW)]
     receiver = WebhookReceiver(SECRET, clock=lambda: times[-1])
@@ -94,33 +119,83 @@ def what_is_logged(caplog: pytest.LogCaptureFixture) -> dict[str, tuple[str, dic
     WebhookReceiver(SECRET).receive(request_of())
     times.clear()
     receiver.receive(request_of())
-    logged: dict[str, tuple[str, dict[str, object]]] = {}
+    logged: dict[str, tuple[str, set[str]]] = {}
     for record in caplog.records:
         if record.name == "roovet_webhooks":
             name = record.getMessage().split(" ")[0]
-            _, fields = logged.get(name, ("", {}))
-            logged[name] = record.levelname.lower(), {**fields, **vars(record)["roovet"]}
+            fields = {*vars(record)["roovet"], *(["the traceback"] if record.exc_info else [])}
+            assert logged.setdefault(name, (record.levelname.lower(), fields))[1] == fields
     return logged
 
 
-def test_the_log_is_as_its_page_says(caplog: pytest.LogCaptureFixture) -> None:
-    section = text_of("docs/reference/log.md")
+def test_what_is_logged_is_what_the_table_says(caplog: pytest.LogCaptureFixture) -> None:
     logged = what_is_logged(caplog)
-    told = {row[0].strip("`"): row[1] for row in rows_of(section, 3)}
-    assert {name: level for name, (level, _) in logged.items()} == told
-    for name, _, fields in rows_of(section, 3):
-        # What stands after the semicolon are fields.
-        own = set(re.findall(r"`(\w+)`", fields.partition(";")[2]))
-        assert own <= logged[name.strip("`")][1].keys()
-    # The page describes the one by the other.
-    assert logged["receiver.not_ready"][1].keys() == logged["delivery.rejected"][1].keys()
-    sentence = re.search(r"that was verified also have (.*?)\. `endpoint`", section, re.DOTALL)
-    assert sentence is not None
-    about = set(re.findall(r"`(\w+)`", sentence[1]))
-    assert about == logged["delivery.duplicate"][1].keys()
-    for name in told.keys() - {"delivery.rejected", "hook.failed", "receiver.not_ready", "receiver.error"}:
-        assert about <= logged[name][1].keys()
-    assert {name for name in told if "endpoint" not in logged[name][1]} == {"hook.failed"}
+    # What has no cause here has a traceback where there is one; OpenTelemetry is made to fail elsewhere.
+    logged["receiver.not_ready"][1].add("the traceback")
+    logged["otel.failed"] = ("error", {"the traceback"})
+    assert logged == {
+        name: (
+            event.level,
+            {*event.fields, *(ABOUT if event.verified else ()), *(["the traceback"] if event.traceback else [])},
+        )
+        for name, event in EVENTS.items()
+        if name not in OF_A_DURABLE_INBOX
+    }
+
+
+def test_the_log_is_as_its_page_says() -> None:
+    section = text_of("docs/reference/log.md").partition("## The fields")[0]
+    events = [
+        [
+            f"`{name}`",
+            event.level,
+            "; ".join(
+                part
+                for part in (
+                    event.when,
+                    ", ".join([*(f"`{field}`" for field in event.fields), *["the traceback"] * event.traceback]),
+                )
+                if part
+            ),
+        ]
+        for name, event in EVENTS.items()
+    ]
+    assert rows_of(section, 3) == events
+    fields = [[f"`{name}`", field.meaning] for name, field in FIELDS.items()]
+    assert rows_of(section_of("docs/reference/log.md", "The fields"), 2) == fields
+    assert tuple(FIELDS)[: len(ABOUT)] == ABOUT
+    assert len(ABOUT) == 8, "the page says that it is the first eight"
+
+
+def test_spans_and_metrics_are_as_the_page_on_observing_says() -> None:
+    section = section_of("docs/how-to/observe.md", "Turn on spans and metrics")
+    assert rows_of(section, 3) == [[f"`{span.name}`", span.kind, span.covers] for span in SPANS.values()]
+    assert dict(rows_of(section, 2)) == {f"`{name}`": meaning for name, meaning in MEANINGS.items()}
+    assert rows_of(section, 4) == [
+        [
+            f"`{metric.name}`",
+            f"{metric.kind}, `{metric.unit}`",
+            metric.description,
+            ", ".join(f"`{name}`" for name in metric.attributes),
+        ]
+        for metric in METRICS.values()
+    ]
+
+
+def test_alerts_are_about_metrics_that_exist() -> None:
+    names = {
+        metric.name.replace(".", "_")
+        + {"counter": "_total", "histogram": "_seconds_count", "gauge": "_seconds"}[metric.kind]
+        for metric in METRICS.values()
+    }
+    labels = {name.replace(".", "_") for metric in METRICS.values() for name in metric.attributes}
+    rows = rows_of(section_of("docs/how-to/observe.md", "Alerts worth having").replace(r"\|", "or"), 3)
+    queries = [row[1] for row in rows]
+    used = {name for query in queries for name in re.findall(r"(\w+)(?:\{|\[|\))", query) if "_" in name}
+    assert used - {"error_type"} == names
+    assert {
+        label for query in queries for label in re.findall(r"[{(](\w+)(?:!?=|\))", query) if "_" in label
+    } - names <= labels
 
 
 def statuses_of(text: str) -> set[int]:
@@ -137,9 +212,9 @@ def test_the_table_of_the_life_of_a_delivery_is_that_of_the_code() -> None:
 
 
 def test_the_table_of_states_is_that_of_the_code() -> None:
-    rows = rows_of(section_of("docs/explanation/semantics.md", "States"), 3)
-    told = {(row[0].strip("`"), re.findall(r"`(\w+)`", row[1])[0]): row[2].strip("`") for row in rows}
-    assert told == {(str(state), str(step)): str(target) for (state, step), target in STEPS.items()}
+    rows = rows_of(section_of("docs/explanation/semantics.md", "States"), 5)
+    told = [[cell.strip("`") for cell in row] for row in rows]
+    assert told == [[row.state or "not recorded", row.step, row.when, row.to, row.change] for row in TRANSITIONS]
 
 
 def names_of_tests(path: Path) -> set[str]:

@@ -103,7 +103,7 @@ SAMPLES: list[tuple[WebhookError, dict[str, object]]] = [
     (TimestampHeaderMismatch("why", skew=0.0, tolerance=300.0), {"skew": 0.0, "tolerance": 300.0}),
     (InvalidEnvelope("why", param="ts"), {"param": "ts"}),
     (EventValidationError("why", event="a.b", param="$.x"), {"event": "a.b", "param": "$.x"}),
-    (HandlerFailed("why", handlers=["m.f"]), {"handlers": ("m.f",)}),
+    (HandlerFailed("why", handlers=["m.f"], dead=True), {"handlers": ("m.f",), "dead": True}),
     (DeliveryInFlight("why"), {}),
     (RetryLater(30, "why"), {"retry_after": 30}),
     (DropDelivery("why"), {}),

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support import NOW, OTHER_SECRET, SECRET, headers_of
-from test_explain import BASE64_SECRET, CASES, GENUINE, HEX_SECRET, RAW, SEVERAL, Case, digest_of
+from test_explain import BASE64_SECRET, CASES, GENUINE, HEX_SECRET, RAW, SEVERAL, Case, digest_of, sent, signed
 
 from roovet_webhooks import (
     ConfigurationError,
@@ -28,7 +28,7 @@ from roovet_webhooks import (
     verify,
 )
 from roovet_webhooks.explain import CODES, explain, explain_refusal
-from roovet_webhooks.explain.forms import LARGE
+from roovet_webhooks.explain.forms import HUGE, LARGE
 from roovet_webhooks.explain.search import Search
 from roovet_webhooks.explain.secrets import hold
 from roovet_webhooks.mac import other
@@ -99,7 +99,7 @@ def test_the_verdict_is_that_of_verify(  # noqa: PLR0913, PLR0917 - the argument
         assert found.verdict == "refused"
         assert "ok" not in found.codes
         # The header alone tells as much, but for what only the body can.
-        seen = explain_refusal(refusal, headers, now=now, tolerance=tolerance, accept_truncated=accept_truncated)
+        seen = explain_refusal(refusal, headers, raw, now=now, tolerance=tolerance, accept_truncated=accept_truncated)
         assert seen is not None
         assert isinstance(refusal, SignatureMismatch) or set(seen.codes) <= set(found.codes)
     assert found.findings
@@ -224,7 +224,7 @@ def test_a_fault_of_ours_shows_no_secret_either(
 def test_a_key_shows_its_name_and_refuses_to_be_pickled() -> None:
     (key,) = hold([Secret(SECRET, name="live")], NOW).keys
     assert repr(key) == "Key('live')"
-    for near in key.near():
+    for near in key.near(thorough=True):
         assert repr(near) == "Key('live')"
     with pytest.raises(TypeError, match="refuses to be pickled"):
         pickle.dumps(key)
@@ -291,7 +291,7 @@ def test_a_hostile_header_ends_soon(header: bytes) -> None:
     for headers in (lines[:1], lines):
         assert explain(RAW, headers, SECRET, now=NOW).verdict == "refused"
         error = errors.MalformedSignature("x")
-        assert explain_refusal(error, headers, now=NOW, tolerance=300, accept_truncated=False) is not None
+        assert explain_refusal(error, headers, RAW, now=NOW, tolerance=300, accept_truncated=False) is not None
 
 
 @pytest.mark.parametrize("deep", ["text", "order"])
@@ -350,6 +350,53 @@ def test_the_likely_mistakes_with_a_large_body(held: bytes, signed: bytes, code:
     assert explain(held, headers_of(signed), SECRET, now=NOW).codes == (code,)
 
 
+# Of a huge one, the likely mistakes are tried
+
+ENORMOUS = json.dumps({**ROWS, "padding": "x" * HUGE}, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+@pytest.mark.parametrize(
+    ("held", "headers", "secret", "code"),
+    [
+        (ENORMOUS + b"\n", headers_of(ENORMOUS), SECRET, "body_trailing_newline"),
+        (b"\n" + ENORMOUS, headers_of(ENORMOUS), SECRET, "body_trimmed"),
+        (b"\xef\xbb\xbf" + ENORMOUS, headers_of(ENORMOUS), SECRET, "body_bom"),
+        (ENORMOUS.decode().encode("latin-1"), headers_of(ENORMOUS), SECRET, "body_reencoded"),
+        (ENORMOUS.decode("latin-1").encode(), headers_of(ENORMOUS), SECRET, "body_reencoded"),
+        (json.dumps(json.loads(ENORMOUS)).encode(), headers_of(ENORMOUS), SECRET, "body_reserialized"),
+        (ENORMOUS, sent(ENORMOUS, f"{SECRET}\n"), SECRET, "secret_has_whitespace"),
+        (ENORMOUS, sent(ENORMOUS, f'"{SECRET}"'), SECRET, "secret_is_quoted"),
+        (ENORMOUS, headers_of(ENORMOUS), [OTHER_SECRET, Secret(SECRET, name="old", expires=NOW)], "secret_retired"),
+        (ENORMOUS, signed(digest_of(ENORMOUS)), SECRET, "timestamp_not_signed"),
+        (ENORMOUS, signed(digest_of(b"%d" % NOW + ENORMOUS)), SECRET, "joiner_wrong"),
+        (ENORMOUS, signed(digest_of(b"%d." % NOW + ENORMOUS), NOW + 7), SECRET, "timestamp_altered"),
+        (ENORMOUS, headers_of(ENORMOUS), OTHER_SECRET, "wrong_secret_or_altered_body"),
+    ],
+    ids=[
+        "line break",
+        "white space before it",
+        "mark",
+        "encoded as Latin-1",
+        "decoded as Latin-1",
+        "written again",
+        "secret with a line break",
+        "secret in quotes",
+        "secret retired",
+        "body alone",
+        "joined with nothing",
+        "time of the event",
+        "other secret",
+    ],
+)
+def test_the_likely_mistakes_with_a_huge_body(
+    held: bytes,
+    headers: dict[str, str],
+    secret: Any,  # noqa: ANN401 - a text or several secrets
+    code: str,
+) -> None:
+    assert explain(held, headers, secret, now=NOW).codes == (code,)
+
+
 # What belongs together
 
 
@@ -403,6 +450,6 @@ def test_an_algorithm_that_the_library_refuses(monkeypatch: pytest.MonkeyPatch) 
 def test_what_is_plain_to_see_of_a_refusal(
     error: errors.WebhookError, headers: dict[str, str], codes: tuple[str, ...] | None
 ) -> None:
-    seen = explain_refusal(error, headers, now=NOW, tolerance=300.0, accept_truncated=False)
+    seen = explain_refusal(error, headers, RAW, now=NOW, tolerance=300.0, accept_truncated=False)
     assert (seen and seen.codes) == codes
     assert seen is None or seen.verdict == "refused"

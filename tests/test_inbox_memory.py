@@ -47,8 +47,9 @@ def test_the_table_is_all_there_is(state: State, step: Step) -> None:
             next_state(state, step)
 
 
-def test_no_step_leaves_done() -> None:
-    assert all(state is not State.DONE for state, _ in STEPS)
+def test_only_a_replay_leaves_an_end() -> None:
+    ended = {State.DONE, State.DEAD}
+    assert {step for (state, step), to in STEPS.items() if state in ended and to is not state} == {Step.REPLAY}
 
 
 def test_a_new_delivery_is_claimed_at_once() -> None:

@@ -68,7 +68,9 @@ def test_what_cannot_be_a_secret_is_refused_without_being_shown(value: object, r
 
 
 @pytest.mark.parametrize(
-    "value", ["a" * 24, b"b" * 24, "clé-secrète-漢字-0123456789abcdef", "a" * 500, b"\x00\xff" * 16]
+    "value",
+    ["a" * 24, b"b" * 24, "clé-secrète-漢字-0123456789abcdef", "a" * 500, b"\x00\xff" * 16],
+    ids=["text", "bytes", "beyond ASCII", "long", "binary"],
 )
 def test_accepted(value: str | bytes) -> None:
     expected = value.encode() if isinstance(value, str) else value

@@ -7,7 +7,7 @@ import json
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import pytest
 from support import NOW, OTHER_SECRET, SECRET, headers_of, payload, request_of
@@ -25,7 +25,7 @@ from roovet_webhooks import (
 )
 from roovet_webhooks.inbox.protocol import Outcome
 from roovet_webhooks.life import LIFE
-from roovet_webhooks.messages import DROPPED, DUPLICATE, HANDLED, IGNORED, WebhookResponse
+from roovet_webhooks.messages import DROPPED, DUPLICATE, HANDLED, IGNORED, STORED, WebhookResponse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -46,6 +46,20 @@ class Lost(MemoryInbox):
     def complete(self, claim: Claim, outcome: Outcome) -> None:
         message = f"{claim.fence} {outcome}"
         raise LeaseLost(message)
+
+
+class Storing(MemoryInbox):
+    """Says that it is durable, so that nothing runs before the answer."""
+
+    durable: ClassVar[bool] = True
+
+    def attach(self, _endpoint: str, _retry: object) -> None: ...
+
+    def store(self, delivery: Delivery, *, claim: bool) -> Stored:
+        stored = super().store(delivery, claim=claim)
+        if not claim:
+            self._records.clear()  # the next play begins anew
+        return stored
 
 
 def nothing(*_arguments: object) -> None: ...
@@ -192,6 +206,7 @@ FAULTS: list[list[Fault]] = [
     ],
     [Fault(errors.DeliveryInFlight, {"before": being_handled})],
     [Fault(DUPLICATE, {"before": done_before})],
+    [Fault(STORED, {"inbox": Storing()})],
     [
         Fault(errors.HandlerFailed, {"handles": raises(ValueError())}),
         Fault(errors.RetryLater, {"handles": raises(RetryLater())}),

@@ -10,7 +10,7 @@ import pickle
 import sys
 import threading
 import tracemalloc
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -43,6 +43,7 @@ from roovet_webhooks import (
     sign,
 )
 from roovet_webhooks.errors import TenantLookupFailed
+from roovet_webhooks.inbox.pending import Pending
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -543,7 +544,12 @@ class TestReadiness:
             ({"body_timeout": float("nan")}, "body_timeout must be"),
             ({"tolerance": -1}, "tolerance must be"),
             ({"tolerance": float("inf")}, "tolerance must be"),
-            ({"inbox": "sqlite:///x.db"}, "in memory only"),
+            ({"inbox": 5}, "must be a database URL such as 'sqlite:///roovet.db'.*, not int"),
+            ({"inbox": "roovet.db"}, "must be a database URL"),
+            ({"inbox": "sqlite://"}, "needs a file"),
+            ({"ordering": "resource"}, "needs a durable inbox"),
+            ({"ordering": "ts"}, "ordering must be None or 'resource'"),
+            ({"acknowledge": "later"}, "acknowledge must be 'stored' or 'handled'"),
             ({"acknowledge": "stored"}, "would answer before the handlers have run"),
             ({"endpoint": "A", "max_body_bytes": -1}, "endpoint must be .*; max_body_bytes must be"),
         ],
@@ -556,7 +562,11 @@ class TestReadiness:
     def test_acknowledge_handled_is_what_memory_does(self) -> None:
         assert Shop(acknowledge="handled").receiver.receive(request_of()).status == 200
 
-    @pytest.mark.parametrize("secret", ["", "short", "rvpk_live_0123456789abcdef0123", [], b"", 5], ids=repr)
+    @pytest.mark.parametrize(
+        "secret",
+        ["", "short", "rvpk_live_0123456789abcdef0123", [], b"", 5],
+        ids=["empty", "short", "API key", "none", "no bytes", "number"],
+    )
     def test_a_bad_secret_fails_at_construction(self, secret: object) -> None:
         with pytest.raises(ConfigurationError):
             WebhookReceiver(cast("str", secret))
@@ -595,7 +605,11 @@ class TestSecrets:
         assert shop.receiver.receive(request_of()).status == 200
         assert shop.handled[0].secret_name == name
 
-    @pytest.mark.parametrize("value", [",", ", ", f"{SECRET}, {OTHER_SECRET}", "short", f"'{SECRET}'"])
+    @pytest.mark.parametrize(
+        "value",
+        [",", ", ", f"{SECRET}, {OTHER_SECRET}", "short", f"'{SECRET}'"],
+        ids=["comma", "comma and space", "space after a comma", "short", "quoted"],
+    )
     def test_a_bad_one_in_the_environment(self, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
         monkeypatch.setenv("ROOVET_WEBHOOK_SECRET", value)
         with pytest.raises(InvalidSecretError):
@@ -606,7 +620,11 @@ class TestSecrets:
         with pytest.raises(ConfigurationError, match="has no signing secret"):
             Shop(None).receiver.require_secret()
 
-    @pytest.mark.parametrize(("setting", "accepted"), [(SECRET, SECRET), (None, OTHER_SECRET), ("", OTHER_SECRET)])
+    @pytest.mark.parametrize(
+        ("setting", "accepted"),
+        [(SECRET, SECRET), (None, OTHER_SECRET), ("", OTHER_SECRET)],
+        ids=["set", "absent", "empty"],
+    )
     def test_a_frameworks_setting_comes_before_the_environment(
         self, monkeypatch: pytest.MonkeyPatch, setting: str | None, accepted: str
     ) -> None:
@@ -781,13 +799,18 @@ class TestRetries:
         assert [content(one)["status"] for one in (first, second, third)] == ["handled", "duplicate", "handled"]
 
 
-class FutureInbox(MemoryInbox):
+class PendingInbox(MemoryInbox):
     """Answers later, from another thread."""
 
-    def store(self, delivery: Delivery, *, claim: bool) -> Any:  # noqa: ANN401 - a future where the parent has none
-        answer: Future[Stored] = Future()
+    def store(self, delivery: Delivery, *, claim: bool) -> Any:  # noqa: ANN401 - pending where the parent's is there
+        answer: Pending[Stored] = Pending()
         stored = super().store(delivery, claim=claim)
-        threading.Thread(target=answer.set_result, args=(stored,)).start()
+
+        def later() -> None:
+            answer.answer(stored)
+            Pending.wake([answer])
+
+        threading.Thread(target=later).start()
         return answer
 
 
@@ -808,7 +831,7 @@ class BlockingInbox(MemoryInbox):
 class TestInboxes:
     @both
     def test_one_that_answers_later(self, answer: Answer) -> None:
-        shop = Shop(inbox=FutureInbox())
+        shop = Shop(inbox=PendingInbox())
         request = request_of()
         assert content(answer(shop.receiver, request)) == {"status": "handled"}
         assert content(answer(shop.receiver, request)) == {"status": "duplicate"}

@@ -92,7 +92,13 @@ REFUSALS: dict[str, tuple[bytes, dict[str, str], list[str], list[str]]] = {
         ["wrong_secret_or_altered_body"],
         ["wrong_secret_or_altered_body"],
     ),
-    "no body": (b"", GOOD, ["wrong_secret_or_altered_body"], ["body_empty"]),
+    "no body": (b"", GOOD, ["body_empty"], ["body_empty"]),
+    "gzip": (
+        gzip.compress(RAW),
+        GOOD,
+        ["body_compressed", "wrong_secret_or_altered_body"],
+        ["body_compressed"],
+    ),
 }
 NO_REFUSALS_OF_A_SIGNATURE: dict[str, tuple[dict[str, Any], list[str]]] = {
     "GET": ({"method": "GET"}, []),

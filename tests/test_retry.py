@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -34,7 +35,7 @@ def test_attempts_are_counted_from_one() -> None:
     ],
     ids=str,
 )
-def test_numbers_that_decide_nothing_are_refused(numbers: dict[str, float]) -> None:
+def test_numbers_that_decide_nothing_are_refused(numbers: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match="a retry policy needs 0 < first <= most and factor >= 1"):
         RetryPolicy(**numbers)
 

@@ -322,7 +322,11 @@ def test_what_holds_a_secret_shows_its_name() -> None:
     assert repr(Verifier(Secret(SECRET, name="n"), tolerance=60)) == "Verifier(Keyring('n'), tolerance=60)"
 
 
-@pytest.mark.parametrize("secret", ["", "rvpk_live_0123456789abcdef0123", " " * 20, None, 5])
+@pytest.mark.parametrize(
+    "secret",
+    ["", "rvpk_live_0123456789abcdef0123", " " * 20, None, 5],
+    ids=["empty", "API key", "blank", "none", "number"],
+)
 def test_a_bad_secret_is_refused_before_anything_is_verified(secret: object) -> None:
     for call in (verify, construct_event):
         with pytest.raises(InvalidSecretError):

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import ast
+import asyncio
 import logging
+from contextlib import suppress
+from contextvars import copy_context
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import structlog
 from support import NOW, SECRET, headers_of, payload, request_of
 
-from roovet_webhooks import Event, WebhookReceiver, telemetry
+import roovet_webhooks
+from roovet_webhooks import Delivery, DropDelivery, Event, RetryLater, WebhookReceiver, telemetry
+from roovet_webhooks.dispatch import context
+from roovet_webhooks.telemetry.tables import ABOUT, BOUND, EVENTS, FIELDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from roovet_webhooks import WebhookRequest
 
 
 @pytest.fixture
@@ -32,9 +42,9 @@ def configured() -> Iterator[list[dict[str, Any]]]:
 
 def test_the_standard_logger(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "roovet_webhooks")
-    telemetry.info("delivery.handled", delivery="dlv_1", note="100 %s %d")
-    telemetry.warning("delivery.rejected", code="stale")
-    telemetry.error("receiver.error")
+    telemetry.tell("delivery.handled", delivery="dlv_1", note="100 %s %d")
+    telemetry.tell("delivery.rejected", code="stale")
+    telemetry.tell("receiver.error")
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
         ("INFO", "delivery.handled delivery='dlv_1' note='100 %s %d'"),
         ("WARNING", "delivery.rejected code='stale'"),
@@ -48,28 +58,28 @@ def test_a_cause_comes_with_its_traceback(caplog: pytest.LogCaptureFixture) -> N
     try:
         int("x")
     except ValueError as error:
-        telemetry.error("handler.failed", error, handler="f")
+        telemetry.tell("handler.failed", error, handler="f")
     assert caplog.records[0].exc_info is not None
     assert "invalid literal" in caplog.text
 
 
 def test_levels_are_obeyed(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING, "roovet_webhooks")
-    telemetry.info("delivery.handled")
+    telemetry.tell("delivery.handled")
     assert not caplog.records
 
 
 def test_context_variables_of_structlog_come_along(caplog: pytest.LogCaptureFixture) -> None:
     with structlog.contextvars.bound_contextvars(request_id="req_1"):
-        telemetry.warning("delivery.rejected")
+        telemetry.tell("delivery.rejected")
     assert vars(caplog.records[0])["roovet"] == {"request_id": "req_1"}
 
 
 def test_structlog_where_the_application_configures_it_later(
     caplog: pytest.LogCaptureFixture, configured: list[dict[str, Any]]
 ) -> None:
-    telemetry.info("delivery.handled", delivery="dlv_1")
-    telemetry.error("receiver.error", ValueError("x"))
+    telemetry.tell("delivery.handled", delivery="dlv_1")
+    telemetry.tell("receiver.error", ValueError("x"))
     assert configured[0] == {"level": "info", "event": "delivery.handled", "delivery": "dlv_1"}
     assert isinstance(configured[1]["exc_info"], ValueError)
     assert not caplog.records
@@ -125,6 +135,136 @@ def test_a_log_that_raises_changes_nothing(caplog: pytest.LogCaptureFixture) -> 
         "log.failed event='delivery.duplicate'",
         "log.failed event='delivery.rejected'",
     ]
+
+
+# The table of events
+
+
+PACKAGE = Path(roovet_webhooks.__file__).parent
+TELLS = {"tell", "ended"}
+
+
+def told_in(path: Path) -> Iterator[tuple[str, set[str]]]:
+    """Yield the event and the fields of each call that logs by a name written out."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in TELLS:
+            first = node.args[0]
+            if isinstance(first, ast.Constant) and isinstance(first.value, str):
+                yield first.value, {keyword.arg for keyword in node.keywords if keyword.arg is not None}
+
+
+def test_what_the_package_tells_is_in_the_table() -> None:
+    calls = [call for path in sorted(PACKAGE.rglob("*.py")) for call in told_in(path)]
+    assert len(calls) >= 10
+    for event, fields in calls:
+        row = EVENTS[event]
+        # `ended` makes two fields of an error, and gives a metric its skew.
+        known = {*row.fields, *(ABOUT if row.verified else ()), "error", "skew"}
+        assert fields <= known, event
+
+
+def test_every_field_of_the_table_is_explained() -> None:
+    assert tuple(context(receiver_of().open(request_of()))) == ABOUT
+    used = {name for row in EVENTS.values() for name in row.fields} | set(ABOUT)
+    assert used == FIELDS.keys()
+    assert set(BOUND) == (set(ABOUT) - {"key", "secret"}) | {"handler"}
+
+
+def test_an_event_that_nobody_knows_is_told_all_the_same(caplog: pytest.LogCaptureFixture) -> None:
+    telemetry.tell("delivery.unheard_of")
+    assert [record.getMessage() for record in caplog.records] == ["log.failed event='delivery.unheard_of'"]
+
+
+# The application's own log lines, while a handler runs
+
+
+def bound(configured: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return what the application's own lines said of their delivery."""
+    return [{name: event.get(name) for name in BOUND} for event in configured if event["event"] == "mine"]
+
+
+def receive(receiver: WebhookReceiver, request: WebhookRequest, server: str) -> int:
+    if server == "sync":
+        return receiver.receive(request).status
+    return asyncio.run(receiver.receive_async(request)).status
+
+
+@pytest.mark.parametrize("server", ["sync", "async"])
+@pytest.mark.parametrize("kind", ["def", "async def"])
+def test_a_line_of_a_handler_says_what_it_is_about(configured: list[dict[str, Any]], server: str, kind: str) -> None:
+    log = structlog.get_logger("shop")
+    receiver = WebhookReceiver(SECRET, clock=lambda: NOW, endpoint="shop")
+
+    def handler(_event: Event) -> None:
+        log.info("mine")
+
+    async def handler_async(_event: Event) -> None:
+        await asyncio.sleep(0)
+        log.info("mine")
+
+    receiver.on("order.*", name="first")(handler if kind == "def" else handler_async)
+    receiver.on("order.*", name="second")(handler if kind == "def" else handler_async)
+    request = request_of()
+    assert receive(receiver, request, server) == 200
+    delivery = receiver.open(request)
+    about = {
+        "event_type": "order.created",
+        "resource": delivery.event.id,
+        "delivery": delivery.id,
+        "endpoint": "shop",
+        "tenant": "default",
+        "attempt": 1,
+    }
+    assert bound(configured) == [{**about, "handler": "first"}, {**about, "handler": "second"}]
+    log.info("mine")
+    assert bound(configured)[-1] == dict.fromkeys(BOUND)
+
+
+@pytest.mark.parametrize("server", ["sync", "async"])
+@pytest.mark.parametrize("error", [ValueError, RetryLater, DropDelivery, SystemExit], ids=lambda error: error.__name__)
+def test_it_says_so_no_longer_whatever_the_handler_did(
+    configured: list[dict[str, Any]], server: str, error: type[BaseException]
+) -> None:
+    receiver = WebhookReceiver(SECRET, clock=lambda: NOW)
+
+    @receiver.on("order.*")
+    def handler(_event: Event) -> None:
+        raise error
+
+    @receiver.on_error
+    def hook(_error: Exception, _delivery: Delivery) -> None:
+        structlog.get_logger().info("mine")
+
+    with structlog.contextvars.bound_contextvars(tenant="the application's own", request_id="req_1"):
+        with suppress(SystemExit):
+            receive(receiver, request_of(), server)
+        assert structlog.contextvars.get_contextvars() == {"tenant": "the application's own", "request_id": "req_1"}
+    own = {**dict.fromkeys(BOUND), "tenant": "the application's own"}
+    assert bound(configured) == ([own] if error is ValueError else [])
+
+
+def test_without_structlog_nothing_is_bound() -> None:
+    seen: list[dict[str, Any]] = []
+    receiver = WebhookReceiver(SECRET, clock=lambda: NOW)
+    receiver.on("*", name="handler")(lambda _event: seen.append(structlog.contextvars.get_contextvars()))
+    assert receiver.receive(request_of()).status == 200
+    assert seen == [{}]
+
+
+@pytest.mark.usefixtures("configured")
+def test_a_run_that_ends_in_another_context_ends_all_the_same() -> None:
+    # What the garbage collector does with a coroutine that nobody awaits any more.
+    run = telemetry.HandlerRun("handler", dict.fromkeys(ABOUT, "x"))
+    copy_context().run(run.__enter__)
+    run.__exit__(None, None, None)
+    assert structlog.contextvars.get_contextvars() == {}
+
+
+def test_a_handler_that_ends_early_says_how_long_it_ran(configured: list[dict[str, Any]]) -> None:
+    receiver_of().receive(request_of(payload("order.failed")))
+    failed = next(event for event in configured if event["event"] == "handler.failed")
+    assert 0 < failed["duration"] < 60
+    assert failed.keys() >= {*ABOUT, "handler"}
 
 
 def test_no_log_has_a_secret_a_signature_or_a_body(

@@ -9,7 +9,9 @@ from __future__ import annotations
 import argparse
 import logging
 import socket
+import sqlite3
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -119,6 +121,40 @@ def route() -> ASGIApp:
     return Starlette(routes=[Route(PATH, WebhookApp(receiver())), COUNT])
 
 
+def durable() -> ASGIApp:
+    """Return a receiver that answers once a delivery is on disk, in SQLite; a worker would run the handlers."""
+    path = Path(sys.argv[2]).with_suffix(".db")
+    made = WebhookReceiver(SECRET, inbox=f"sqlite:///{path}")
+
+    @made.on(TransferSettled)
+    async def book(event: TransferSettled) -> None: ...
+
+    async def stored(_request: Request) -> Response:
+        with closing(sqlite3.connect(path)) as connection:
+            (found,) = connection.execute("SELECT count(*) FROM roovet_delivery").fetchone()
+        return PlainTextResponse(str(found))
+
+    return WebhookMiddleware(Starlette(routes=[Route("/count", stored)]), receiver=made, path=PATH)
+
+
+def celery_delay() -> ASGIApp:
+    """Return an endpoint that reads its body and hands it to Celery, through a Redis on this machine."""
+    import celery  # noqa: PLC0415 - only this server's memory and start should hold it
+
+    app = celery.Celery("bench", broker="redis://127.0.0.1:6379/15")
+    app.conf.task_ignore_result = True
+
+    @app.task(name="bench.process")  # type: ignore[untyped-decorator]  # celery has no types
+    def process(body: str) -> None: ...
+
+    async def endpoint(request: Request) -> Response:
+        process.delay((await request.body()).decode())
+        arrived()
+        return PlainTextResponse("ok")
+
+    return Starlette(routes=[Route(PATH, endpoint, methods=["POST"]), COUNT])
+
+
 def stripe_starlette() -> ASGIApp:
     import stripe  # noqa: PLC0415 - only this server's memory and start should hold it
 
@@ -170,6 +206,8 @@ CANDIDATES: dict[str, Callable[[], ASGIApp]] = {
     "middleware-slow-json": middleware,
     "middleware-quiet": middleware,
     "route": route,
+    "durable": durable,
+    "celery-delay": celery_delay,
     "stripe-starlette": stripe_starlette,
     "stripe-fastapi": stripe_fastapi,
 }

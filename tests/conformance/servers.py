@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -11,7 +12,8 @@ import sys
 import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from tempfile import TemporaryFile
+from typing import IO, TYPE_CHECKING, Self
 
 from conformance.cases import Answer, Ending, Wire
 from conformance.harness import Record
@@ -81,7 +83,15 @@ class Connection:
             if wire.chunked and wire.complete:
                 self._socket.sendall(b"0\r\n\r\n")
             if wire.ending is Ending.HALF_CLOSE:
-                self._socket.shutdown(socket.SHUT_WR)
+                self._half_close()
+
+    def _half_close(self) -> None:
+        try:
+            self._socket.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            # The server was quicker, and has closed both sides.
+            if error.errno != errno.ENOTCONN:
+                raise
 
     def answer(self, *, bodiless: bool = False) -> Answer | None:
         """Read the answer; ``None`` when the connection ends without a whole one."""
@@ -145,7 +155,8 @@ def serving(kind: str, mount: str, traits: frozenset[str] = frozenset()) -> Gene
         NotStarted: It did not start.
     """
     granian = kind.startswith("granian")
-    with socket.socket() as listener:
+    # Not a pipe, which nobody reads while the server runs: once it is full, the server waits.
+    with socket.socket() as listener, TemporaryFile() as said:
         if granian:
             # Granian binds by itself: this socket holds the port for it, and never listens.
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -157,7 +168,7 @@ def serving(kind: str, mount: str, traits: frozenset[str] = frozenset()) -> Gene
             [sys.executable, "-m", "conformance.serve", kind, mount, str(listener.fileno()), str(port)],
             env={**os.environ, "PYTHONPATH": str(TESTS), "PYTHONWARNINGS": "ignore"},
             pass_fds=[listener.fileno()],
-            stdout=subprocess.PIPE,
+            stdout=said,
             stderr=subprocess.STDOUT,
             # A server with workers is a group of its own, so that none of them outlives a test.
             start_new_session=True,
@@ -167,13 +178,13 @@ def serving(kind: str, mount: str, traits: frozenset[str] = frozenset()) -> Gene
                 # So that a server which has died refuses connections.
                 listener.close()
             server = Server(port, traits | {"sockets", kind, *kind.split("-")})
-            _wait_until_ready(server, process)
+            _wait_until_ready(server, process, said)
             yield server
         finally:
             _stop(process)
 
 
-def _wait_until_ready(server: Server, process: subprocess.Popen[bytes]) -> None:
+def _wait_until_ready(server: Server, process: subprocess.Popen[bytes], said: IO[bytes]) -> None:
     deadline = time.monotonic() + START_SECONDS
     while process.poll() is None and time.monotonic() < deadline:
         # Refused: granian has not bound its port yet. Closed without an answer: the server is about to end.
@@ -182,8 +193,9 @@ def _wait_until_ready(server: Server, process: subprocess.Popen[bytes]) -> None:
                 return
         time.sleep(0.05)
     _kill(process)
-    output, _ = process.communicate(timeout=STOP_SECONDS)
-    raise NotStarted(process.returncode, output.decode(errors="replace"))
+    process.wait(STOP_SECONDS)
+    said.seek(0)
+    raise NotStarted(process.returncode, said.read().decode(errors="replace"))
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -197,10 +209,10 @@ def until(condition: Callable[[], bool]) -> None:
 def _stop(process: subprocess.Popen[bytes]) -> None:
     process.send_signal(signal.SIGTERM)
     try:
-        process.communicate(timeout=STOP_SECONDS)
+        process.wait(STOP_SECONDS)
     except subprocess.TimeoutExpired:
         _kill(process)
-        process.communicate(timeout=STOP_SECONDS)
+        process.wait(STOP_SECONDS)
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

@@ -54,6 +54,7 @@ def run_page(page: str) -> int:
             for name, value in before.items()
             if namespace.get(name) is not value
         ]
+    create_tables(namespace)
     for name, test in list(namespace.items()):
         if name.startswith("test_"):
             test()
@@ -78,6 +79,20 @@ def configure_django() -> None:
         USE_TZ=True,
     )
     django.setup()
+
+
+def create_tables(namespace: dict[str, Any]) -> None:
+    """Do for the inbox in Django's database, and for the models of a page, what migrations do."""
+    if "DjangoInbox" not in namespace:
+        return
+    from django.core.management import call_command  # noqa: PLC0415 - only now
+    from django.db import connection, models  # noqa: PLC0415 - only now
+
+    call_command("migrate", verbosity=0)
+    with connection.schema_editor() as editor:
+        for value in namespace.values():
+            if isinstance(value, type) and issubclass(value, models.Model):
+                editor.create_model(value)
 
 
 def poster(mounted: object) -> Post:

@@ -43,6 +43,9 @@ from roovet_webhooks import (
     sign,
     verify,
 )
+from roovet_webhooks.django import DjangoInbox
+from roovet_webhooks.inbox.protocol import DurableInbox  # noqa: TC001 - as users import it
+from roovet_webhooks.inbox.sql import SQLInbox
 from roovet_webhooks.routing import Registrar
 
 
@@ -257,9 +260,12 @@ WebhookReceiver(Keyring([Secret("x")]), inbox=MemoryInbox(), retry=RetryPolicy()
 WebhookReceiver(no_tenant)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType] - it gives no tenant
 WebhookReceiver(no_request)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType] - it takes no request
 WebhookReceiver("x", dedupe=no_key)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType] - a text or bytes
-WebhookReceiver("x", acknowledge="stored")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType] - not in memory
+WebhookReceiver("x", acknowledge="later")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType] - no such mode
 WebhookReceiver("x", clock=datetime.now)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType] - seconds
-WebhookReceiver("x", inbox="sqlite:///x")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType] - no inbox
+WebhookReceiver("x", inbox="sqlite:///x", acknowledge="stored", ordering="resource", on_dead="block")
+WebhookReceiver("x", inbox=DjangoInbox("default", atomic=False))
+durable: tuple[DurableInbox, ...] = (SQLInbox("sqlite:///x"), DjangoInbox())
+WebhookReceiver("x", inbox=5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType] - no inbox
 
 receiver = WebhookReceiver(["secret"], router=router)
 request = WebhookRequest("POST", "/", [(b"a", b"b")], [b"chunk"])

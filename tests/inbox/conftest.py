@@ -1,0 +1,58 @@
+"""A world for each test of the inbox, in each store that has what the test asks for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from inbox.django_worlds import DJANGO_WORLDS
+from inbox.worlds import WORLDS, MemoryWorld, PostgreSQLWorld, SQLiteWorld, World
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+WORLDS.update(DJANGO_WORLDS)
+DURABLE = [name for name in WORLDS if name != "memory"]
+
+
+def _lived(world: World) -> Iterator[World]:
+    yield world
+    world.close()
+
+
+@pytest.fixture(params=list(WORLDS))
+def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
+    """Any world."""
+    yield from _lived(WORLDS[request.param](tmp_path))
+
+
+@pytest.fixture(params=DURABLE)
+def durable(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
+    """A world that outlives its processes."""
+    yield from _lived(WORLDS[request.param](tmp_path))
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
+    """A world in a database that `SQLInbox` knows."""
+    yield from _lived(WORLDS[request.param](tmp_path))
+
+
+@pytest.fixture
+def memory(tmp_path: Path) -> Iterator[World]:
+    """A world of one process."""
+    yield from _lived(MemoryWorld(tmp_path))
+
+
+@pytest.fixture
+def sqlite(tmp_path: Path) -> Iterator[World]:
+    """A world in a file."""
+    yield from _lived(SQLiteWorld(tmp_path))
+
+
+@pytest.fixture
+def postgresql(tmp_path: Path) -> Iterator[World]:
+    """A world in PostgreSQL."""
+    yield from _lived(PostgreSQLWorld(tmp_path))

@@ -1,0 +1,313 @@
+"""Worlds: an inbox, the processes that share it, their clocks, and a table of the application's beside it.
+
+The suite asks a world for processes, lets time pass in it, and does not care which store the inbox is in. Another
+store joins the suite with a subclass of `World` and a line in `WORLDS`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sqlite3
+import time
+from contextlib import closing
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
+
+import sqlalchemy
+from services import url_of
+from sqlalchemy import text
+
+from roovet_webhooks import Delivery, MemoryInbox, RetryPolicy, Verified
+from roovet_webhooks.delivery import Dedupe, make_delivery
+from roovet_webhooks.events import parse_envelope
+from roovet_webhooks.inbox.pending import Pending
+from roovet_webhooks.inbox.protocol import Claim, DurableInbox, Inbox, State, Verdict
+from roovet_webhooks.inbox.records import Query
+from roovet_webhooks.inbox.sql import SQLInbox, ledger
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from sqlalchemy import Engine
+
+    from roovet_webhooks.inbox.protocol import Answer, Claimed
+    from roovet_webhooks.inbox.records import RecordedDelivery
+
+T = TypeVar("T")
+
+NOW = 1_762_782_800.0
+ENDPOINT = "shop"
+LEASE = 60.0
+DAY = 86_400.0
+
+_numbers = itertools.count(1)
+
+
+def given(answer: Answer[T]) -> T:
+    """Return an answer of an inbox, whether it is there already or comes later."""
+    return cast("Pending[T]", answer).result(30) if isinstance(answer, Pending) else answer
+
+
+class World:
+    """One store, some processes, and their time.
+
+    Attributes:
+        durable: Whether deliveries outlive a process; what a world in memory does not know, it is not asked.
+        wall: Unix seconds, by the clock that the store goes by.
+        ticks: Monotonic seconds of the processes.
+    """
+
+    durable: ClassVar[bool] = True
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.wall = NOW
+        self.ticks = 1000.0
+        self.processes: list[Inbox] = []
+
+    # What a store brings
+
+    def make(self, **options: Any) -> Inbox:  # noqa: ANN401 - options of one inbox or another
+        """Return the inbox as another process opens it, with the world's clocks."""
+        raise NotImplementedError
+
+    def book(self, connection: Any, entry: str) -> None:  # noqa: ANN401 - whatever the inbox hands to handlers
+        """Write into the application's table, through the connection of a handler's transaction."""
+        raise NotImplementedError
+
+    def booked(self) -> list[str]:
+        """Return what is in the application's table."""
+        raise NotImplementedError
+
+    def records(self, inbox: Any, endpoints: Sequence[str]) -> list[RecordedDelivery]:  # noqa: ANN401 - a DurableInbox
+        """Return what is recorded of some endpoints."""
+        return [record for endpoint in endpoints for record in inbox.find(Query(endpoint=endpoint, limit=10_000))]
+
+    def close(self) -> None:
+        """Close the processes and remove the store."""
+        for process in self.processes:
+            if process.durable:
+                cast("DurableInbox", process).close()
+
+    # What all worlds share
+
+    def process(
+        self,
+        *,
+        endpoint: str = ENDPOINT,
+        retry: RetryPolicy | None = None,
+        **options: Any,  # noqa: ANN401
+    ) -> Any:  # noqa: ANN401 - an Inbox or a DurableInbox, as the test knows
+        """Start a process with an endpoint."""
+        inbox = self.make(**options)
+        self.processes.append(inbox)
+        if inbox.durable:
+            cast("DurableInbox", inbox).attach(endpoint, retry or RetryPolicy())
+        return inbox
+
+    def delivery(  # noqa: PLR0913 - what makes a delivery
+        self,
+        resource: str | None = None,
+        *,
+        ts: float | None = None,
+        event: str = "order.created",
+        endpoint: str = ENDPOINT,
+        tenant: str = "default",
+        note: int = 0,
+        dedupe: Dedupe | None = None,
+    ) -> Delivery:
+        """Return a delivery that has just been received, of an event that is some seconds old."""
+        resource = f"ord_{next(_numbers)}" if resource is None else resource
+        ts = int(self.wall - 5 if ts is None else ts)
+        raw = b'{"event":"%s","id":"%s","ts":%d,"note":%d}' % (event.encode(), resource.encode(), ts, note)
+        return make_delivery(
+            raw,
+            parse_envelope(raw),
+            Verified(int(self.wall), "primary"),
+            endpoint=endpoint,
+            tenant=tenant,
+            received_at=self.wall,
+            dedupe=dedupe,
+        )
+
+    def elapse(self, seconds: float) -> None:
+        """Let time pass."""
+        self.wall += seconds
+        self.ticks += seconds
+
+    def jump(self, seconds: float) -> None:
+        """Set the wall clock, forward or back."""
+        self.wall += seconds
+
+    def reap(self, process: DurableInbox, *, after: float = LEASE + 1) -> list[tuple[int, bool]]:
+        """Let a process see all claims, twice, with a time in between in which none is renewed."""
+        self.elapse(after)
+        first: Sequence[tuple[int, bool]] = given(process.reap())
+        assert first == []
+        self.elapse(after)
+        freed: Sequence[tuple[int, bool]] = given(process.reap())
+        return list(freed)
+
+
+class MemoryWorld(World):
+    """One process, and nothing of it stays."""
+
+    durable = False
+
+    def make(self, **options: Any) -> MemoryInbox:  # noqa: ANN401 - its options
+        return MemoryInbox(clock=lambda: self.ticks, **options)
+
+
+class SQLWorld(World):
+    """A database that `SQLInbox` knows."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self._eye: sqlalchemy.Connection | None = None
+
+    def url(self) -> str:
+        """Return where it is."""
+        raise NotImplementedError
+
+    def make(self, **options: Any) -> SQLInbox:  # noqa: ANN401 - its options
+        options = {"where": self.url(), "lease": LEASE, "clock": lambda: self.wall, **options}
+        inbox = SQLInbox(**options)
+        inbox._ticks = lambda: self.ticks
+        return inbox
+
+    def engine(self) -> Engine:
+        """Return an engine for looking at the tables, with no connection of its own."""
+        return sqlalchemy.create_engine(self.url(), poolclass=sqlalchemy.NullPool)
+
+    def records(self, inbox: Any, endpoints: Sequence[str]) -> list[RecordedDelivery]:  # noqa: ANN401 - a SQLInbox
+        """Return what is recorded, through one connection that stays open."""
+        del inbox
+        if self._eye is None:
+            self._eye = self.engine().connect().execution_options(isolation_level="AUTOCOMMIT")
+        return [
+            record
+            for endpoint in endpoints
+            for record in ledger.find(self._eye, Query(endpoint=endpoint, limit=10_000))
+        ]
+
+    def close(self) -> None:
+        if self._eye is not None:
+            self._eye.close()
+        super().close()
+
+    def book(self, connection: Any, entry: str) -> None:  # noqa: ANN401 - a Connection
+        connection.execute(text("INSERT INTO ledger (entry) VALUES (:entry)"), {"entry": entry})
+
+    def booked(self) -> list[str]:
+        with self.engine().connect() as connection:
+            return sorted(connection.execute(text("SELECT entry FROM ledger")).scalars())
+
+    def query(self, statement: str, **values: object) -> list[tuple[Any, ...]]:
+        """Return the rows of a query."""
+        with self.engine().connect() as connection:
+            return [tuple(row) for row in connection.execute(text(statement), values)]
+
+    def execute(self, statement: str, **values: object) -> None:
+        """Change the tables behind the inbox's back."""
+        with self.engine().begin() as connection:
+            connection.execute(text(statement), values)
+
+
+class SQLiteWorld(SQLWorld):
+    """A file."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.path = folder / "roovet.db"
+        self.execute("CREATE TABLE ledger (entry TEXT)")
+
+    def url(self) -> str:
+        return f"sqlite:///{self.path}"
+
+    def close(self) -> None:
+        super().close()
+        if self.path.exists():
+            with closing(sqlite3.connect(self.path)) as connection:
+                assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+
+
+class PostgreSQLWorld(SQLWorld):
+    """A schema of its own in the database of the environment."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self._base = url_of("postgresql")
+        self.schema = f"roovet_test_{os.getpid()}_{next(_numbers)}"
+        self._outside(f"CREATE SCHEMA {self.schema}")
+        self.execute("CREATE TABLE ledger (entry TEXT)")
+
+    def url(self) -> str:
+        url = sqlalchemy.make_url(self._base).update_query_dict({"options": f"-csearch_path={self.schema}"})
+        return url.render_as_string(hide_password=False)
+
+    def close(self) -> None:
+        super().close()
+        self._outside(f"DROP SCHEMA {self.schema} CASCADE")
+
+    def _outside(self, statement: str) -> None:
+        engine = sqlalchemy.create_engine(self._base, poolclass=sqlalchemy.NullPool)
+        with engine.begin() as connection:
+            connection.execute(text(statement))
+
+
+WORLDS: dict[str, Callable[[Path], World]] = {
+    "memory": MemoryWorld,
+    "sqlite": SQLiteWorld,
+    "postgresql": PostgreSQLWorld,
+}
+
+
+# What tests say often
+
+
+def claimed(inbox: Inbox, delivery: Delivery) -> Claim:
+    """Store a delivery in the request that runs it, and return the claim."""
+    stored = given(inbox.store(delivery, claim=True))
+    assert stored.verdict is Verdict.NEW
+    assert stored.claim is not None
+    return stored.claim
+
+
+def run_in_transaction(inbox: Any, claim: Claim, work: Callable[[Any], object], *, handler: str = "book") -> None:  # noqa: ANN401 - a DurableInbox, whose connection is its own
+    """Do something in a handler's transaction."""
+    with inbox.transaction(claim, handler) as connection:
+        work(connection)
+
+
+def number_of(inbox: DurableInbox, delivery: Delivery) -> int:
+    """Return the number of a delivery."""
+    return inbox.number_of(delivery.id)
+
+
+def record_of(inbox: DurableInbox, delivery: Delivery) -> RecordedDelivery:
+    """Return the record of a delivery."""
+    return inbox.get(number_of(inbox, delivery))
+
+
+def state_of(inbox: DurableInbox, delivery: Delivery) -> State:
+    """Return where a delivery stands."""
+    return record_of(inbox, delivery).state
+
+
+def take(inbox: DurableInbox, *, limit: int = 10, **options: Any) -> Sequence[Claimed]:  # noqa: ANN401 - as claim has them
+    """Claim what is due."""
+    return given(inbox.claim(ENDPOINT, limit=limit, **options))
+
+
+def resources(found: Sequence[Claimed]) -> list[str]:
+    """Return what claimed deliveries are about."""
+    return [one.delivery.event.id for one in found]
+
+
+def eventually(condition: Callable[[], object], *, seconds: float = 30) -> None:
+    """Wait until a thread has done its work."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it has not happened"
+        time.sleep(0.01)

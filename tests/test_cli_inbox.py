@@ -1,0 +1,445 @@
+"""`inbox` and `worker` on the command line, over a real SQLite file: what is shown, what is done, how it exits."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+import time
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+from click.testing import CliRunner, Result
+from support import NOW
+from worker_support import deliver, receiver_on, records_of, soon, states_of, written
+
+from roovet_webhooks import ConfigurationError, InboxUnavailable, MemoryInbox, WebhookReceiver, operations
+from roovet_webhooks.cli.root import root
+from roovet_webhooks.inbox.engine import Fault
+from roovet_webhooks.inbox.protocol import State
+from roovet_webhooks.inbox.records import Health, Query
+from roovet_webhooks.inbox.sql import SQLInbox
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from roovet_webhooks.worker import Worker
+
+
+@pytest.fixture
+def receiver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> WebhookReceiver:
+    """Return a receiver with one delivery in each state: ready, done, dead and claimed, numbered so from 1."""
+    made = receiver_on(tmp_path)
+    monkeypatch.setenv("ROOVET_INBOX", f"sqlite:///{tmp_path / 'inbox.db'}")
+    for number, event in enumerate(("order.created", "order.paid", "wallet.credited", "order.created"), 1):
+        deliver(made, event, id=f"res_{number}")
+    ended = "UPDATE roovet_delivery SET state = ?, outcome = ?, finished_at = 1, last_error = ? WHERE id = ?"
+    written(made, ended, "done", "handled", None, 2)
+    written(made, ended, "dead", "failed", "failed: take \x1b[31m", 3)
+    written(
+        made, "UPDATE roovet_delivery SET state = 'claimed', fence = 1, owner = 'o', lease_until = 9e15 WHERE id = 4"
+    )
+    return made
+
+
+def run(*arguments: str, status: int = 0, answer: str | None = None) -> Result:
+    result = CliRunner().invoke(root, ["inbox", *arguments], input=answer)
+    assert isinstance(result.exception, SystemExit | None), result.exception
+    assert result.exit_code == status, result.output
+    return result
+
+
+def lines(result: Result) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def numbers(*arguments: str) -> list[int]:
+    return [line["number"] for line in lines(run("list", "--json", *arguments))]
+
+
+# list
+
+
+@pytest.mark.usefixtures("receiver")
+def test_list_shows_the_newest_first() -> None:
+    shown = run("list").stdout
+    assert [row.split()[0] for row in shown.splitlines() if re.match(r" *\d", row)] == ["4", "3", "2", "1"]
+    assert "\x1b" not in shown
+    assert "dead (failed)" in shown
+
+
+@pytest.mark.usefixtures("receiver")
+@pytest.mark.parametrize(
+    ("arguments", "found"),
+    [
+        ((), [4, 3, 2, 1]),
+        (("--limit", "2"), [4, 3]),
+        (("--state", "done", "--state", "dead"), [3, 2]),
+        (("--outcome", "failed"), [3]),
+        (("--event", "order.*"), [4, 2, 1]),
+        (("--event", "order.paid"), [2]),
+        (("--resource", "res_1"), [1]),
+        (("--endpoint", "default", "--tenant", "default"), [4, 3, 2, 1]),
+        (("--endpoint", "other"), []),
+        (("--since", "1h"), [4, 3, 2, 1]),
+        (("--until", "1h"), []),
+    ],
+)
+def test_filters_choose(arguments: tuple[str, ...], found: list[int]) -> None:
+    assert numbers(*arguments) == found
+
+
+@pytest.mark.usefixtures("receiver")
+def test_a_list_of_nothing_says_so() -> None:
+    assert run("list", "--event", "no.such").stdout == "No delivery is as you ask.\n"
+
+
+def test_a_long_list_is_read_page_by_page(receiver: WebhookReceiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(operations, "_PAGE", 2)
+    assert numbers() == [4, 3, 2, 1]
+    deliver(receiver)
+    assert numbers() == [5, 4, 3, 2, 1]
+    assert numbers("--limit", "3") == [5, 4, 3]
+
+
+@pytest.mark.usefixtures("receiver")
+def test_a_time_that_is_none_is_refused() -> None:
+    assert "'soon' is no time" in run("list", "--since", "soon", status=2).stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "then"),
+    [
+        ("90s", NOW - 90),
+        ("2h", NOW - 7200),
+        ("1w", NOW - 604_800),
+        (str(NOW), NOW),
+        ("1762782800.5", NOW + 0.5),
+        ("2025-11-10T13:53:20Z", NOW),
+        ("2025-11-10T14:53:20+01:00", NOW),
+        ("2025-11-10T13:53:20", NOW),
+        ("2025-11-10", NOW - 50_000),
+    ],
+)
+def test_a_time_is_read(text: str, then: float) -> None:
+    assert operations.moment(text, now=NOW) == then
+
+
+# show
+
+
+def test_show_takes_a_number_or_an_id(receiver: WebhookReceiver) -> None:
+    record = records_of(receiver)[2]
+    for which in ("3", record.id):
+        (told,) = lines(run("show", which, "--json"))
+        assert told == json.loads(json.dumps(operations.described(record)))
+        shown = run("show", which).stdout
+        assert "wallet.credited" in shown
+        assert "failed: take \\x1b[31m" in shown
+        assert re.search(r"finished at +1970-01-01 00:00:00Z", shown)
+
+
+def test_show_prints_the_raw_body(receiver: WebhookReceiver) -> None:
+    raw = cast("SQLInbox", receiver.inbox).body(1)
+    assert run("show", "1", "--body").stdout_bytes == raw
+    run("purge", "2", "--yes")
+    assert run("show", "2", "--body", status=1).stderr == "Error: its body has been erased\n"
+
+
+def test_show_names_the_handlers_that_succeeded(receiver: WebhookReceiver) -> None:
+    written(receiver, "INSERT INTO roovet_handled VALUES (3, 1, 'book', 1)")
+    assert re.search(r"succeeded +book", run("show", "3").stdout)
+
+
+@pytest.mark.usefixtures("receiver")
+@pytest.mark.parametrize("which", ["99", "dlv_00", "first", "-1", "\u0661"])
+def test_show_says_what_is_not_there(which: str) -> None:
+    assert run("show", "--", which, status=1).stderr.startswith("Error: ")
+
+
+# replay and purge
+
+
+def test_replay_takes_dead_ones_unless_told_otherwise(receiver: WebhookReceiver) -> None:
+    assert run("replay", "--endpoint", "default").stdout == "1 replayed.\n"
+    assert states_of(receiver) == ["ready", "done", "ready", "claimed"]
+
+
+def test_replay_asks_before_it_repeats_effects(receiver: WebhookReceiver) -> None:
+    refused = run("replay", "2", answer="n\n", status=2)
+    assert "Repeat all their effects?" in refused.stderr
+    assert "nothing was done" in run("replay", "2", answer="", status=2).stderr
+    assert states_of(receiver)[1] == "done"
+    assert run("replay", "2", answer="y\n").stdout == "1 replayed.\n"
+    assert (records_of(receiver)[1].state, records_of(receiver)[1].round) == ("ready", 2)
+
+
+def test_replay_asks_about_what_was_too_old(receiver: WebhookReceiver) -> None:
+    written(receiver, "UPDATE roovet_delivery SET outcome = 'too_old' WHERE id = 3")
+    run("replay", "3", answer="n\n", status=2)
+    assert run("replay", "3", "--yes").stdout == "1 replayed.\n"
+
+
+@pytest.mark.usefixtures("receiver")
+def test_what_is_refused_is_named() -> None:
+    result = run("replay", "1", "3", "4", "99", "3", status=1)
+    assert result.stdout == "1 replayed.\n"
+    assert len(re.findall("^Refused: ", result.stderr, re.MULTILINE)) == 3
+    (told,) = lines(run("replay", "1", "nobody", "--json", status=1))
+    assert told["replayed"] == 0
+    assert [one["number"] for one in told["refused"]] == [1]
+    assert len(told["missing"]) == 1
+
+
+def test_a_dry_run_changes_nothing(receiver: WebhookReceiver) -> None:
+    assert run("replay", "--state", "done", "--dry-run").stdout == "1 would be replayed.\n"
+    (told,) = lines(run("purge", "--event", "*", "--dry-run", "--json"))
+    assert told == {"purged": 0, "refused": [], "missing": [], "would_be": 4}
+    assert states_of(receiver) == ["ready", "done", "dead", "claimed"]
+
+
+def test_purge_erases_one_resource_and_names_what_is_open(receiver: WebhookReceiver) -> None:
+    deliver(receiver, id="res_3")
+    assert "They can never be replayed then." in run("purge", "--resource", "res_3", answer="", status=2).stderr
+    result = run("purge", "--resource", "res_3", "--yes", status=1)
+    assert result.stdout == "1 purged.\n"
+    assert "Refused: " in result.stderr
+    assert [record.purged for record in records_of(receiver)] == [False, False, True, False, False]
+    assert run("replay", "3", status=1).stdout == "0 replayed.\n"
+    assert "purged" in run("list", "--state", "dead").stdout
+
+
+def test_many_are_gone_through_in_lots(receiver: WebhookReceiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    deliver(receiver, count=45)
+    written(receiver, "UPDATE roovet_delivery SET state = 'dead', outcome = 'failed', finished_at = 1")
+    monkeypatch.setattr(operations, "_AT_ONCE", 10)
+    told: list[int] = []
+    inbox = cast("SQLInbox", receiver.inbox)
+    step = operations.replaying(inbox, confirmed=False)
+    assert operations.each(inbox, range(1, 50), step, tell=told.append) == []
+    assert told == [10, 20, 30, 40, 49]
+    refused = operations.each(inbox, range(1, 50), step)
+    assert [one.number for one in refused] == [*range(1, 50)]
+    shown = run("replay", "--state", "ready", status=1).stderr
+    assert shown.endswith("and 29 more\n")
+
+
+def test_a_step_that_is_refused_at_once_is_refused(receiver: WebhookReceiver) -> None:
+    inbox = cast("SQLInbox", receiver.inbox)
+
+    def step(number: int) -> None:
+        inbox.replay(number).result(10)
+
+    assert [one.number for one in operations.each(inbox, [1, 3], step)] == [1]
+
+
+def test_progress_is_shown_on_a_terminal(receiver: WebhookReceiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    assert "replayed" in run("replay", "3").stderr
+    assert states_of(receiver)[2] == "ready"
+
+
+@pytest.mark.usefixtures("receiver")
+@pytest.mark.parametrize("command", ["replay", "purge"])
+def test_it_has_to_be_said_which(command: str) -> None:
+    assert "which deliveries?" in run(command, status=2).stderr
+    assert "not both" in run(command, "1", "--state", "dead", status=2).stderr
+
+
+# stats
+
+
+def test_stats_count(receiver: WebhookReceiver) -> None:
+    (told,) = lines(run("stats", "--json"))
+    assert told["counts"] == {"ready": 1, "claimed": 1, "done": 1, "dead": 1}
+    assert 0 <= told["oldest_due_seconds"] < 60
+    written(receiver, "UPDATE roovet_delivery SET available_at = available_at - 7200000 WHERE id = 1")
+    assert re.search(r"default +1 +1 +1 +1 +0 +2 h +0", run("stats").stdout)
+    written(receiver, "DELETE FROM roovet_delivery WHERE state = 'ready'")
+    assert re.search(r"default +0 +1 +1 +1 +0 +- +0", run("stats").stdout)
+    assert lines(run("stats", "--json"))[0]["oldest_due_seconds"] is None
+    written(receiver, "DELETE FROM roovet_delivery")
+    assert run("stats").stdout == "No delivery has been recorded yet.\n"
+
+
+# check
+
+
+def levels(result: Result) -> dict[str, str]:
+    return {line["subject"]: line["level"] for line in lines(result)}
+
+
+def test_check_finds_what_is_to_be_done(receiver: WebhookReceiver) -> None:
+    written(receiver, "UPDATE roovet_delivery SET available_at = 1, crashes = 1 WHERE id = 1")
+    assert levels(run("check", "--json", status=1)) == {
+        "store": "ok",
+        "durability": "ok",
+        "room": "ok",
+        "clock": "ok",
+        "workers of default": "error",
+        "backlog of default": "warning",
+        "suspects of default": "warning",
+        "dead letters of default": "warning",
+    }
+    shown = run("check", status=1).stdout
+    assert "start one: roovet-webhooks worker module:receiver" in shown
+
+
+def test_check_is_content_when_all_is_well(receiver: WebhookReceiver) -> None:
+    written(receiver, "DELETE FROM roovet_delivery WHERE state = 'dead'")
+    cast("SQLInbox", receiver.inbox).beat("me", ["default"]).result(10)
+    assert set(levels(run("check", "--json")).values()) == {"ok"}
+    written(receiver, "DELETE FROM roovet_delivery")
+    assert levels(run("check", "--json"))["deliveries"] == "ok"
+
+
+class Sick(SQLInbox):
+    def health(self) -> Health:
+        return Health(store="here", schema="1", clock=time.time() - 60, full="no disk", fault="fsync is off")
+
+
+def test_check_tells_of_the_store(tmp_path: Path) -> None:
+    sick = Sick(f"sqlite:///{tmp_path / 'inbox.db'}")
+    found = {finding.subject: finding for finding in operations.examined(sick)}
+    assert {name for name, finding in found.items() if finding.level != "ok"} == {"durability", "room", "clock"}
+    assert "differ by 60 s" in found["clock"].said
+
+
+@pytest.mark.parametrize("error", [InboxUnavailable("down"), ConfigurationError("newer")])
+def test_check_tells_of_a_store_that_cannot_be_used(error: Exception, tmp_path: Path) -> None:
+    class Down(SQLInbox):
+        def open(self) -> None:
+            raise error
+
+    (found,) = operations.examined(Down(f"sqlite:///{tmp_path / 'inbox.db'}"))
+    assert (found.level, found.subject, found.said) == ("error", "store", str(error))
+
+
+class FakeEngine:
+    name = "fake"
+    shares_transaction = False
+    window = 10
+    again_after = 60.0
+
+    def __init__(self, *faults: Fault) -> None:
+        self._faults = faults
+
+    def attach(self, receiver: WebhookReceiver) -> None: ...
+
+    def hand_over(self, connection: object, endpoint: str, numbers: object) -> None: ...
+
+    def faults(self) -> Iterable[Fault]:
+        return self._faults
+
+
+def test_check_looks_at_the_engine(tmp_path: Path) -> None:
+    inbox = SQLInbox(f"sqlite:///{tmp_path / 'inbox.db'}")
+    well = WebhookReceiver(inbox=inbox, engine=FakeEngine())
+    ill = WebhookReceiver(inbox=inbox, endpoint="ill", engine=FakeEngine(Fault("it forgets", "tell it not to")))
+    plain = WebhookReceiver(inbox=inbox, endpoint="plain")
+    found = {finding.subject: finding for finding in operations.examined(inbox, [well, ill, plain])}
+    assert found["fake of default"].level == "ok"
+    assert (found["fake of ill"].said, found["fake of ill"].mend) == ("it forgets", "tell it not to")
+    with pytest.raises(ConfigurationError, match="engine= runs what is stored"):
+        WebhookReceiver(engine=FakeEngine())
+
+
+# Which inbox
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("ROOVET_INBOX", raising=False)
+    name = f"shop_{tmp_path.name.replace('-', '_')}"
+    (tmp_path / f"{name}.py").write_text(
+        "from roovet_webhooks import WebhookReceiver\n"
+        f"receiver = WebhookReceiver(inbox='sqlite:///{tmp_path}/inbox.db')\n"
+        "receiver.on('*')(print)\n"
+        "memory = WebhookReceiver()\n"
+    )
+    return name
+
+
+def test_an_application_names_its_inbox(receiver: WebhookReceiver, module: str) -> None:
+    assert numbers("--app", f"{module}:receiver") == [4, 3, 2, 1]
+    assert states_of(receiver) == ["ready", "done", "dead", "claimed"]
+    assert "in memory" in run("list", "--app", f"{module}:memory", status=2).stderr
+    both = run("list", "--app", f"{module}:receiver", "--inbox", "sqlite:///x.db", status=2)
+    assert "exclude each other" in both.stderr
+
+
+def test_no_inbox_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("ROOVET_INBOX", raising=False)
+    assert "which inbox?" in run("list", status=2).stderr
+    missing = tmp_path / "missing.db"
+    assert "does not exist" in run("list", "--inbox", f"sqlite:///{missing}", status=2).stderr
+    assert not missing.exists()
+    assert "database URL" in run("list", "--inbox", "nonsense", status=2).stderr
+    with pytest.raises(ConfigurationError, match="no receiver"):
+        operations.inbox_in([])
+    with pytest.raises(ConfigurationError, match="2 inboxes"):
+        operations.inbox_in([WebhookReceiver(inbox=MemoryInbox()), WebhookReceiver(inbox=MemoryInbox())])
+
+
+def test_a_store_that_is_away_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "inbox.db").write_bytes(b"no database" * 1000)
+    result = run("list", "--inbox", f"sqlite:///{tmp_path / 'inbox.db'}", status=2)
+    assert result.stderr.startswith("Error: the inbox in SQLite")
+    assert "file is not a database" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+# worker
+
+
+def test_the_worker_command_works_until_told_to_stop(
+    receiver: WebhookReceiver, module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Worker] = []
+
+    def run_a_while(self: Worker) -> None:
+        made.append(self)
+        _run_a_while(self)
+
+    monkeypatch.setattr("roovet_webhooks.cli.working.Worker.run", run_a_while)
+    arguments = ["worker", f"{module}:receiver", "--concurrency", "3", "--grace", "2", "--poll", "0.05"]
+    result = CliRunner().invoke(root, arguments)
+    assert result.exit_code == 0, result.output
+    assert (made[0].concurrency, made[0].grace, made[0].poll) == (3, 2.0, 0.05)
+    assert states_of(receiver) == ["done", "done", "dead", "claimed"]
+    bad = CliRunner().invoke(root, ["worker", module])
+    assert (bad.exit_code, "must be module:receiver" in bad.stderr) == (2, True)
+    memory = CliRunner().invoke(root, ["worker", f"{module}:memory"])
+    assert (memory.exit_code, "in memory" in memory.stderr) == (2, True)
+
+
+@pytest.mark.usefixtures("receiver")
+def test_the_worker_command_logs_where_nobody_has_set_up_logging(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    configured: list[dict[str, object]] = []
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    monkeypatch.setattr(logging, "basicConfig", lambda **options: configured.append(options))
+    monkeypatch.setattr("roovet_webhooks.cli.working.Worker.run", lambda _self: None)
+    for level in ("warning", "info"):
+        assert CliRunner().invoke(root, ["worker", f"{module}:receiver", "--log-level", level]).exit_code == 0
+    assert [options["level"] for options in configured] == ["WARNING", "INFO"]
+
+
+def _run_a_while(worker: Worker) -> None:
+    inbox = cast("SQLInbox", worker.receivers[0].inbox)
+    ready = Query(states=frozenset({State.READY}))
+
+    async def main() -> None:
+        task = asyncio.create_task(worker.serve())
+        await soon(lambda: not inbox.find(ready))
+        worker.stop()
+        await task
+
+    asyncio.run(main())
+
+
+def test_help_names_every_command() -> None:
+    shown = CliRunner().invoke(root, ["inbox", "--help"]).stdout
+    assert all(name in shown for name in ("check", "list", "purge", "replay", "show", "stats"))
