@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from sphinx.application import Sphinx
     from sphinx.util.typing import ExtensionMetadata
 
-_OPTION = re.compile(r"(?<![\w`-])--[a-z][a-z-]*")
+_OPTION = re.compile(r"(?<![\w`-])--[a-z][a-z-]*|\bdlv_…")  # an id would else be taken for a link
 _EXAMPLE = "Example: "
 _BAR = "| "  # what sphinx-click puts before lines that are to stay lines
 
