@@ -6,7 +6,7 @@ each other: code runs on a schema as long as its own version is at least the sch
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import (
     BigInteger,
@@ -101,9 +101,14 @@ meta: Table = Table(
 _c = delivery.c
 
 
-def is_in(*states: State) -> ColumnElement[bool]:
-    """Return the condition that a delivery is in one of the states, written out: partial indexes need literals."""
-    return or_(*(_c.state == literal_column(f"'{state}'") for state in states))
+def is_in(*states: State, state: ColumnElement[Any] = _c.state) -> ColumnElement[bool]:
+    """Return the condition that a delivery is in one of the states, written out: partial indexes need literals.
+
+    Args:
+        states: The states.
+        state: The column, where it is an alias's.
+    """
+    return or_(*(state == literal_column(f"'{name}'") for name in states))
 
 
 READY = is_in(State.READY)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Boolean, and_, bindparam, exists, func, literal_column, or_, select, tuple_, update
+from sqlalchemy import and_, bindparam, exists, func, literal_column, or_, select, tuple_, update
 
-from roovet_webhooks.inbox.sql.schema import CLAIMED, READY, SUSPECT, delivery
+from roovet_webhooks.inbox.protocol import State
+from roovet_webhooks.inbox.sql.schema import CLAIMED, READY, SUSPECT, delivery, is_in
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,18 +50,14 @@ def first_of_its_resource(on_dead: OnDead) -> ColumnElement[bool]:
     other = delivery.alias("other")
     o = other.c
     before = tuple_(o.ts, o.id) < tuple_(c.ts, c.id)
-    blocking = [_written("other.state = 'claimed'"), and_(_written("other.state = 'ready'"), before)]
+    blocking = [is_in(State.CLAIMED, state=o.state), and_(is_in(State.READY, state=o.state), before)]
     if on_dead == "block":
         # One whose body is gone will never run: nothing waits for it any more.
-        blocking.append(and_(_written("other.state = 'dead'"), o.body.is_not(None), before))
+        blocking.append(and_(is_in(State.DEAD, state=o.state), o.body.is_not(None), before))
     # Said once more as the index on resources has it, or neither database would use it.
-    indexed = _written("(other.state = 'ready' OR other.state = 'claimed' OR other.state = 'dead')")
+    indexed = is_in(State.READY, State.CLAIMED, State.DEAD, state=o.state)
     same = and_(o.endpoint == c.endpoint, o.tenant == c.tenant, o.resource == c.resource, o.id != c.id)
     return ~exists().where(same, indexed, or_(*blocking)).select_from(other)
-
-
-def _written(condition: str) -> ColumnElement[bool]:
-    return literal_column(condition, Boolean)
 
 
 def candidates(
