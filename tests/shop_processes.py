@@ -87,6 +87,7 @@ class Shop:
 
     def __init__(self, folder: Path, url: str, lease: float, engine: str) -> None:
         self.folder = folder
+        self.url = url
         (folder / "shop.py").write_text(SHOP.format(url=url, lease=lease, secret=SECRET, engine=engine))
         inbox = SQLInbox(url, settle=0, lease=lease)
         self.receiver = WebhookReceiver(SECRET, inbox=inbox, retry=RetryPolicy())

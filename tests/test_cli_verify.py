@@ -262,6 +262,7 @@ def test_what_is_too_long_for_a_delivery(tmp_path: Path) -> None:
         (f'"{SECRET}"', "secret_is_quoted"),
         ("rvpk_live_4711471147114711", "secret_is_api_key"),
     ],
+    ids=["space", "tab", "quoted", "doubly quoted", "API key"],
 )
 def test_a_secret_that_is_none_is_named(
     written: str, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

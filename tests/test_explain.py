@@ -624,7 +624,9 @@ def test_what_has_to_be_mended_comes_first(case: Case) -> None:
 
 
 @pytest.mark.parametrize(
-    "secret", ["", "  ", b"", None, 5, [], [""], ["good_5f2b8c1e9a7d4036b1c2d3e4", None], "\u00a0"], ids=ascii
+    "secret",
+    ["", "  ", b"", None, 5, [], [""], ["good_5f2b8c1e9a7d4036b1c2d3e4", None], "\u00a0"],
+    ids=["empty", "blank", "no bytes", "None", "number", "none", "an empty one", "one is None", "no-break space"],
 )
 def test_no_secret(secret: Any) -> None:  # noqa: ANN401 - any secret is the point
     with pytest.raises(ConfigurationError):

@@ -129,9 +129,7 @@ def test_two_workers_on_one_sqlite_file_share_the_work(shop: Shop) -> None:
 
 def test_kills_double_no_effect_on_postgresql(shop_on_postgresql: Shop) -> None:
     shop = shop_on_postgresql
-    inbox = cast("SQLInbox", shop.receiver.inbox)
-    inbox.open()
-    engine = sqlalchemy.create_engine(vars(inbox)["_store"]._own.url)
+    engine = sqlalchemy.create_engine(shop.url)
     with engine.begin() as connection:
         connection.exec_driver_sql("CREATE TABLE effect (resource text)")
     deliver(shop.receiver, "order.booked", count=300)
