@@ -34,7 +34,7 @@ from roovet_webhooks.bridge import AsyncBridge, SyncBridge, run
 from roovet_webhooks.inbox.protocol import Claimed, Outcome, State
 from roovet_webhooks.inbox.records import Query
 from roovet_webhooks.inbox.scope import HandlerScope
-from roovet_webhooks.inbox.sql import stores
+from roovet_webhooks.inbox.sql import postgresql, sqlite
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -551,7 +551,8 @@ class TestFaultsOfTheStore:
 
     @pytest.fixture(autouse=True)
     def _hasty(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(stores, "WAIT", 0.2)
+        for store in (postgresql, sqlite):
+            monkeypatch.setattr(store, "WAIT", 0.2)
 
     def check(self, shop: Shop, world: World, *, acknowledge: str = "stored") -> None:
         response = shop.send(world.delivery())

@@ -19,7 +19,7 @@ from roovet_webhooks.bridge import AsyncBridge, SyncBridge, run
 from roovet_webhooks.inbox.pending import Pending
 from roovet_webhooks.inbox.protocol import Claim, Outcome, State, Stored, Verdict
 from roovet_webhooks.inbox.sql.committer import MAX_BATCH, Operation
-from roovet_webhooks.inbox.sql.stores import Conflict
+from roovet_webhooks.inbox.sql.store import Conflict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator

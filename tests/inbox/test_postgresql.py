@@ -18,7 +18,8 @@ from inbox.worlds import claimed, given, run_in_transaction, state_of, take
 from roovet_webhooks import ConfigurationError, InboxUnavailable
 from roovet_webhooks.inbox.protocol import Outcome, State, Stored, Verdict
 from roovet_webhooks.inbox.records import Query
-from roovet_webhooks.inbox.sql import SQLInbox, stores
+from roovet_webhooks.inbox.sql import SQLInbox
+from roovet_webhooks.inbox.sql import postgresql as store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -299,7 +300,7 @@ class TestSettings:
 
 
 def test_a_wait_for_a_row_has_an_end(postgresql: PostgreSQLWorld, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stores, "WAIT", 0.2)
+    monkeypatch.setattr(store, "WAIT", 0.2)
     inbox = postgresql.process()
     claim = claimed(inbox, postgresql.delivery())
     with postgresql.engine().begin() as other:

@@ -27,7 +27,8 @@ from roovet_webhooks.inbox import disks
 from roovet_webhooks.inbox.locks import FileLock, Turns
 from roovet_webhooks.inbox.protocol import Outcome, Stored, Verdict
 from roovet_webhooks.inbox.records import Query
-from roovet_webhooks.inbox.sql import SQLInbox, stores
+from roovet_webhooks.inbox.sql import SQLInbox
+from roovet_webhooks.inbox.sql import sqlite as store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -63,7 +64,7 @@ def open_folder() -> Iterator[Path]:
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait for a lock no longer than a test can."""
-    monkeypatch.setattr(stores, "WAIT", 0.2)
+    monkeypatch.setattr(store, "WAIT", 0.2)
 
 
 class TestWhereItLies:
@@ -128,7 +129,7 @@ class TestWhereItLies:
             def fetchone(self) -> tuple[str]:
                 return ("delete",)
 
-        monkeypatch.setattr(stores, "_driver", lambda _connection: Driver())
+        monkeypatch.setattr(store, "_driver", lambda _connection: Driver())
         with pytest.raises(ConfigurationError, match=r"cannot use a write-ahead log .journal_mode is 'delete'."):
             sqlite.process().open()
 
@@ -326,7 +327,7 @@ class TestLocked:
         assert sqlite.booked() == ["once"]
 
     def test_a_short_wait_is_none(self, sqlite: SQLiteWorld, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(stores, "WAIT", 20)
+        monkeypatch.setattr(store, "WAIT", 20)
         inbox = sqlite.process()
         inbox.open()
         lock = FileLock(f"{sqlite.path}.lock")
@@ -366,7 +367,7 @@ class TestReplacedFiles:
     def test_without_its_lock_file_processes_still_take_turns(
         self, sqlite: SQLiteWorld, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(stores, "WAIT", 0.2)
+        monkeypatch.setattr(store, "WAIT", 0.2)
         inbox = sqlite.process()
         inbox.open()
         Path(f"{sqlite.path}.lock").unlink()

@@ -10,7 +10,7 @@ from roovet_webhooks.inbox.backlog import HEARTBEAT_IS_OLD
 from roovet_webhooks.inbox.sql.schema import CLAIMED, READY, delivery, worker
 
 if TYPE_CHECKING:
-    from roovet_webhooks.inbox.sql.stores import Store
+    from roovet_webhooks.inbox.sql.store import Store
 
 
 class SQLCensus(NamedTuple):

@@ -15,14 +15,14 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from roovet_webhooks.errors import InboxError, InboxFull, InboxUnavailable
 from roovet_webhooks.inbox.pending import Pending
-from roovet_webhooks.inbox.sql.stores import Conflict, Undo
+from roovet_webhooks.inbox.sql.store import Conflict, Undo
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from sqlalchemy import Connection
 
-    from roovet_webhooks.inbox.sql.stores import Store
+    from roovet_webhooks.inbox.sql.store import Store
 
 T = TypeVar("T")
 

@@ -25,8 +25,8 @@ from roovet_webhooks.inbox.sql.census import SQLCensus
 from roovet_webhooks.inbox.sql.claims import Claimant
 from roovet_webhooks.inbox.sql.committer import Committer, Operation, RowOperation
 from roovet_webhooks.inbox.sql.schema import CLAIMED, READY, delivery, versions, worker
-from roovet_webhooks.inbox.sql.stores import store_of
 from roovet_webhooks.inbox.sql.transactions import check_held, record_success, transaction
+from roovet_webhooks.inbox.sql.urls import store_of
 from roovet_webhooks.retry import DAY
 
 if TYPE_CHECKING:

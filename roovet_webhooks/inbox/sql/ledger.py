@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from roovet_webhooks.inbox.pending import Pending
     from roovet_webhooks.inbox.records import Query, RecordedDelivery
-    from roovet_webhooks.inbox.sql.stores import Store
+    from roovet_webhooks.inbox.sql.store import Store
 
     Work = Callable[[Connection, int], int]
     Run = Callable[[Work], Pending[int]]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from roovet_webhooks.inbox.changes import Values
     from roovet_webhooks.inbox.protocol import OnDead, Ordering
-    from roovet_webhooks.inbox.sql.stores import Store
+    from roovet_webhooks.inbox.sql.store import Store
 
 c: ReadOnlyColumnCollection[str, Column[Any]] = delivery.c
 NOT_SUSPECT = c.crashes == literal_column("0")

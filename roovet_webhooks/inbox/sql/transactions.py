@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from roovet_webhooks.inbox.limits import Limit
     from roovet_webhooks.inbox.protocol import Claim
-    from roovet_webhooks.inbox.sql.stores import Store
+    from roovet_webhooks.inbox.sql.store import Store
 
 _c = delivery.c
 

@@ -1,0 +1,179 @@
+"""PostgreSQL: the application's own engine or a URL, durable whatever the session says."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import contextmanager
+from time import monotonic
+from typing import TYPE_CHECKING, Any, cast
+
+import sqlalchemy
+from sqlalchemy import func, select, text
+from sqlalchemy.dialects import postgresql
+
+from roovet_webhooks.inbox.limits import SERVER_SECONDS, over, too_long
+from roovet_webhooks.inbox.sql import schema
+from roovet_webhooks.inbox.sql.store import WAIT, Transaction, rendered, translated
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Sequence
+    from contextlib import AbstractContextManager
+
+    from sqlalchemy import URL, Connection, Engine, Insert, Update
+
+    from roovet_webhooks.errors import ConfigurationError
+    from roovet_webhooks.inbox.limits import Limit
+    from roovet_webhooks.inbox.sql.store import Clock
+
+
+class PostgreSQLStore:
+    """A PostgreSQL database, through the application's own engine or one made from a URL.
+
+    Handlers take their connections from that engine, and wait where the application has used up its pool. What is
+    recorded and settled does not: it has a pool of its own, made like the engine's.
+
+    Args:
+        engine: With the driver psycopg.
+        clock: Unix seconds; the database's own clock when ``None``.
+    """
+
+    insert: Callable[..., Any] = staticmethod(postgresql.insert)
+    locks_rows = True
+    limit = SERVER_SECONDS
+
+    def __init__(self, engine: Engine, clock: Clock | None) -> None:
+        own = sqlalchemy.create_engine(engine.url, pool=engine.pool.recreate(), hide_parameters=True)
+        self._engine, self._handlers = (
+            one.execution_options(isolation_level="READ COMMITTED") for one in (own, engine)
+        )
+        self._mine = [own]
+        self._clock = clock
+        self._what = f"PostgreSQL ({engine.url.host or 'local'}/{engine.url.database})"
+        self._prepared = False
+        self._preparing = threading.Lock()
+
+    @classmethod
+    def from_url(cls, url: URL, clock: Clock | None) -> PostgreSQLStore:
+        """Make an engine that notices a database that has gone, within seconds."""
+        engine = sqlalchemy.create_engine(
+            url,
+            connect_args={"connect_timeout": round(WAIT), "tcp_user_timeout": round(2000 * WAIT)},
+            pool_timeout=WAIT,
+            max_overflow=-1,  # as many as there are handlers at work, and they are bounded
+            hide_parameters=True,
+        )
+        store = cls(engine, clock)
+        store._mine.append(engine)
+        return store
+
+    def text_of(self, statement: Insert | Update, columns: Sequence[str] | None = None) -> str:
+        """Render a statement; see `Store.text_of`."""
+        return rendered(statement, self._engine, columns)
+
+    @contextmanager
+    def write(self) -> Generator[Transaction]:
+        """Open a durable transaction; see `Store.write`."""
+        with self._transaction(self._engine) as transaction:
+            yield transaction
+
+    read = write
+
+    @contextmanager
+    def write_for_handler(self) -> Generator[Transaction]:
+        """Open a handler's transaction; see `Store.write_for_handler`."""
+        with self._transaction(self._handlers) as transaction:
+            yield transaction
+
+    @contextmanager
+    def _transaction(self, engine: Engine) -> Generator[Transaction]:
+        with translated(self._what):
+            self._prepare()
+            with engine.begin() as connection:
+                yield Transaction(connection, self._set_up(connection))
+
+    def _set_up(self, connection: Connection) -> int:
+        """Make the transaction durable whatever the session says, bound its waiting, and ask for the time."""
+        wait = str(round(1000 * WAIT))
+        settings = [func.set_config("synchronous_commit", "on", True), func.set_config("lock_timeout", wait, True)]  # noqa: FBT003 - SQL's own
+        clock = func.floor(func.extract("epoch", func.clock_timestamp()) * 1000).label("now")
+        row = connection.execute(select(clock, *settings)).one()
+        return int(row.now) if self._clock is None else round(self._clock() * 1000)
+
+    def _prepare(self) -> None:
+        with self._preparing:
+            if not self._prepared:
+                with self._engine.begin() as connection:
+                    connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('roovet_webhooks.schema'))"))
+                    schema.prepare(connection)
+                self._prepared = True
+
+    def limited(self, connection: Connection) -> AbstractContextManager[Limit]:
+        """Bound a transaction; see `Store.limited`."""
+        return postgresql_limit(connection, self.limit)
+
+    def free_disk(self) -> int | None:
+        """Return nothing: a client cannot see the server's disk."""
+        return None
+
+    def fault(self) -> str | None:
+        """Say which setting of the server endangers what it holds."""
+        with self.read() as (connection, _):
+            off = [
+                name
+                for name in ("fsync", "full_page_writes")
+                if cast("str", connection.execute(text(f"SHOW {name}")).scalar_one()) != "on"
+            ]
+        if not off:
+            return None
+        return f"the server runs with {' and '.join(off)} off: a power cut can lose what was acknowledged; turn it on"
+
+    def before_fork(self) -> None:
+        """Do nothing: the connections are the parent's, and the child makes its own."""
+
+    after_fork = before_fork
+
+    def forget(self) -> None:  # pragma: no cover - in a child, which coverage does not see; tests fork
+        """Let go of what a parent process opened; see `Store.forget`."""
+        for engine in (self._engine, self._handlers):
+            engine.dispose(close=False)
+        self._preparing = threading.Lock()
+
+    def __repr__(self) -> str:
+        """Show where it is, without a password."""
+        return self._what
+
+    def close(self) -> None:
+        """Close the connections, but for those of the application's engine."""
+        for engine in self._mine:
+            engine.dispose()
+
+
+class _PostgreSQLLimit:
+    def __init__(self, connection: Connection, seconds: float) -> None:
+        self._connection = connection
+        self._seconds = seconds
+        self._deadline = monotonic() + seconds
+        self._number = connection.execute(select(func.txid_current())).scalar_one()
+
+    def exceeded(self) -> ConfigurationError | None:
+        return too_long(self._seconds) if monotonic() > self._deadline else None
+
+    def check(self) -> None:
+        if (exceeded := self.exceeded()) is not None:
+            raise exceeded
+
+    def check_whole(self) -> None:
+        if self._connection.execute(select(func.txid_current())).scalar_one() != self._number:
+            raise over()
+
+    def undo(self) -> None:
+        """Leave it to the server: it rolls back what a closed connection has not committed."""
+
+
+@contextmanager
+def postgresql_limit(connection: Connection, seconds: float) -> Generator[Limit]:
+    """Bound a transaction on PostgreSQL; the server ends one that sleeps in it."""
+    wait = str(round(1000 * seconds))
+    names = ("statement_timeout", "idle_in_transaction_session_timeout")
+    connection.execute(select(*(func.set_config(name, wait, True) for name in names)))  # noqa: FBT003 - SQL's own
+    yield _PostgreSQLLimit(connection, seconds)

@@ -1,0 +1,285 @@
+"""SQLite: one file, one writer connection a process, and turns taken between processes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import sqlalchemy
+from sqlalchemy import event
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import NullPool
+
+from roovet_webhooks.errors import ConfigurationError, InboxUnavailable
+from roovet_webhooks.inbox.disks import network_file_system
+from roovet_webhooks.inbox.limits import SQLITE_SECONDS, SQLiteLimit
+from roovet_webhooks.inbox.locks import Turn, Turns
+from roovet_webhooks.inbox.sql import schema
+from roovet_webhooks.inbox.sql.store import WAIT, Transaction, Undo, rendered, translated
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Callable, Generator, Sequence
+    from contextlib import AbstractContextManager
+
+    from sqlalchemy import URL, Connection, Engine, Insert, Update
+
+    from roovet_webhooks.inbox.limits import Limit
+    from roovet_webhooks.inbox.sql.store import Clock
+
+
+class SQLiteStore:
+    """A SQLite file: one writer connection a process, in WAL mode, synced at each commit, turns taken by a lock file.
+
+    Args:
+        url: ``sqlite:///path``.
+        clock: Unix seconds.
+
+    Raises:
+        ConfigurationError: It names no file, or one on a network file system.
+    """
+
+    # Serialises writers of several processes: before 3.51.3 SQLite can lose data when two of them reset the log.
+    insert: Callable[..., Any] = staticmethod(sqlite.insert)
+    locks_rows = False
+    limit = SQLITE_SECONDS
+
+    def __init__(self, url: URL, clock: Clock) -> None:
+        path = url.database
+        if not path or ":memory:" in path or "mode=memory" in path or url.query.get("mode") == "memory":
+            message = "an inbox in SQLite needs a file: sqlite:///roovet.db; in memory it would not be durable"
+            raise ConfigurationError(message)
+        self.path: str = os.path.realpath(path.removeprefix("file:").partition("?")[0])
+        self._what = f"SQLite ({self.path})"
+        _refuse_network(self.path)
+        self._clock = clock
+        self._url = sqlalchemy.URL.create("sqlite", database=self.path)
+        self._turns = Turns(f"{self.path}.lock", WAIT)
+        self._turn: Turn | None = None
+        self._engine = self._make_engine()
+        self._connection: Connection | None = None
+        self._others: set[Connection] = set()  # of those who look, and of a handler whose time is over
+        self._file: tuple[int, int] | None = None
+        self._stopped = False
+        self._forked_open = False
+
+    def _make_engine(self) -> Engine:
+        engine = sqlalchemy.create_engine(
+            self._url,
+            poolclass=NullPool,
+            connect_args={"check_same_thread": False, "isolation_level": None, "timeout": WAIT},
+            hide_parameters=True,
+            paramstyle="named",
+        )
+        event.listen(engine, "begin", _begin_immediate)
+        return engine
+
+    def text_of(self, statement: Insert | Update, columns: Sequence[str] | None = None) -> str:
+        """Render a statement; see `Store.text_of`."""
+        return rendered(statement, self._engine, columns)
+
+    @contextmanager
+    def write(self) -> Generator[Transaction]:
+        """Open a durable transaction; see `Store.write`."""
+        if self._forked_open:
+            raise ConfigurationError(_FORKED_OPEN)
+        turn = self._turn = self._turns.take()
+        try:
+            with translated(self._what):
+                connection = self._writer()
+                try:
+                    with connection.begin():
+                        yield Transaction(connection, self._now())
+                except Undo:
+                    raise
+                except BaseException:
+                    # After a full disk, an I/O error or a handler's commit a new connection finds what is there.
+                    self._discard(connection, turn)
+                    raise
+        finally:
+            turn.give_back()
+
+    write_for_handler = write
+
+    def _discard(self, connection: Connection, turn: Turn) -> None:
+        if not turn.is_over:
+            self._disconnect()
+            return
+        with suppress(InboxUnavailable), self._turns.held():
+            _close(connection)
+            self._others.discard(connection)
+
+    def _let_go(self) -> None:
+        """End the turn of a transaction that has been rolled back, though its handler still runs."""
+        connection, turn = self._connection, self._turn
+        if connection is not None and turn is not None:
+            self._others.add(connection)
+            self._connection = None
+            turn.give_back()
+
+    def _now(self) -> int:
+        return round(self._clock() * 1000)
+
+    def _writer(self) -> Connection:
+        if self._connection is not None and self._file != self._identity():
+            # The file was replaced or removed: what is written to the old one would be lost.
+            self._disconnect()
+        if self._connection is None or self._connection.invalidated or self._connection.closed:
+            self._connection = self._connect()
+        return self._connection
+
+    def _connect(self) -> Connection:
+        connection = self._engine.connect()
+        try:
+            self._set_up(_driver(connection))
+            with connection.begin():
+                schema.prepare(connection)
+        except BaseException:
+            connection.close()
+            raise
+        self._file = self._identity()
+        return connection
+
+    def _set_up(self, driver: sqlite3.Connection) -> None:
+        mode = driver.execute("PRAGMA journal_mode=WAL").fetchone()[0]
+        if mode != "wal":
+            message = f"the inbox in {self._what} cannot use a write-ahead log (journal_mode is {mode!r})"
+            raise ConfigurationError(message)
+        driver.execute("PRAGMA synchronous=FULL")
+        # What an index of a million deliveries takes: 64 MiB, as it is needed.
+        driver.execute("PRAGMA cache_size=-65536")
+
+    def _identity(self) -> tuple[int, int] | None:
+        try:
+            found = os.stat(self.path)  # noqa: PTH116 - once a transaction: Path.stat takes twice as long
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
+
+    @contextmanager
+    def read(self) -> Generator[Transaction]:
+        """Open a connection for looking; see `Store.read`."""
+        with self.write():
+            pass  # The tables are there, and of this version.
+        with translated(self._what):
+            connection = self._engine.connect()
+            self._others.add(connection)
+            try:
+                _driver(connection).execute("PRAGMA query_only=ON")
+                yield Transaction(connection.execution_options(roovet_reads=True), self._now())
+            finally:
+                # The last connection to close moves the log into the file, which is a write.
+                with self._turns.held():
+                    connection.close()
+                    self._others.discard(connection)
+
+    def limited(self, connection: Connection) -> AbstractContextManager[Limit]:
+        """Bound a transaction; see `Store.limited`."""
+        return sqlite_limit(connection, self.limit, self._let_go)
+
+    def free_disk(self) -> int | None:
+        """Return the free bytes on the disk that holds the file."""
+        return shutil.disk_usage(Path(self.path).parent).free
+
+    def fault(self) -> str | None:
+        """Say what endangers what the file holds: nothing, since each connection is set up here."""
+        return None
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            connection, self._connection = self._connection, None
+            _close(connection)
+
+    # SQLite keeps its locks by process and believes in a child that it has those of its parent: a file that was open
+    # during a fork is not safe in the child, whatever it opens anew. So none is open then.
+
+    def before_fork(self) -> None:
+        """Close the connection, and let nobody open one; see `Store.before_fork`."""
+        turn = self._turn
+        inside = turn is not None and not turn.is_over and turn.thread == threading.get_ident()
+        self._stopped = not inside and self._turns.stop()
+        if self._stopped and self._connection is not None:
+            with suppress(InboxUnavailable), self._turns.while_stopped():
+                self._disconnect()
+
+    def after_fork(self) -> None:
+        """Go on in the parent; see `Store.after_fork`."""
+        if self._stopped:
+            self._turns.go_on()
+
+    def forget(self) -> None:  # pragma: no cover - in a child, which coverage does not see; tests fork
+        """Begin anew in the child; see `Store.forget`."""
+        self._turns.close()
+        if self._connection is not None or self._others:
+            self._forked_open = True
+            _inherited.extend(filter(None, (self._connection, *self._others)))
+        self._connection = None
+        self._others = set()
+        self._turns = Turns(f"{self.path}.lock", WAIT)
+        self._engine = self._make_engine()
+
+    def __repr__(self) -> str:
+        """Show where it is."""
+        return self._what
+
+    def close(self) -> None:
+        """Close the connection; see `Store.close`."""
+        with self._turns.held():
+            self._disconnect()
+        self._turns.close()
+
+
+# Connections of a parent process: closing one in the child would truncate the log under the parent.
+_inherited: list[Connection] = []
+_FORKED_OPEN = (
+    "this process was forked while its parent had the inbox's file open, in a handler's transaction or to look at it, "
+    "and SQLite cannot be used on both sides of that: fork elsewhere, or start a new process"
+)
+
+
+def _close(connection: Connection) -> None:
+    try:
+        connection.close()
+    except SQLAlchemyError:
+        connection.invalidate()
+
+
+def _driver(connection: Connection) -> sqlite3.Connection:
+    return cast("sqlite3.Connection", connection.connection.driver_connection)
+
+
+def _begin_immediate(connection: Connection) -> None:
+    begin = "BEGIN" if connection.get_execution_options().get("roovet_reads") else "BEGIN IMMEDIATE"
+    connection.exec_driver_sql(begin)
+
+
+def _refuse_network(path: str) -> None:
+    kind = network_file_system(path)
+    if kind is not None:
+        message = (
+            f"the inbox {path} would lie on a network file system ({kind}), whose locks SQLite cannot rely on: "
+            "use a local disk, or PostgreSQL"
+        )
+        raise ConfigurationError(message)
+
+
+@contextmanager
+def sqlite_limit(connection: Connection, seconds: float, let_go: Callable[[], None]) -> Generator[Limit]:
+    """Bound a transaction on SQLite, whose writers all wait for it.
+
+    Args:
+        connection: In a transaction.
+        seconds: For which it may stay open.
+        let_go: Lets the next writer begin, while the handler of this one still runs.
+    """
+    limit = SQLiteLimit(cast("sqlite3.Connection", connection.connection.driver_connection), seconds, let_go)
+    limit.begin()
+    try:
+        yield limit
+    finally:
+        limit.finish()
