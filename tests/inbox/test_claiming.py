@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sqlalchemy import text
 
-from inbox.worlds import ENDPOINT, claimed, given, number_of, record_of, resources, state_of, take
+from inbox.worlds import DAY, ENDPOINT, claimed, given, number_of, record_of, resources, state_of, take
 from roovet_webhooks import ConfigurationError, RetryPolicy
 from roovet_webhooks.inbox.protocol import Outcome, State
 
@@ -266,6 +266,17 @@ class TestOrder:
         later = given(inbox.claim_number(2))
         given(inbox.bury(later.claim, "x", Outcome.FAILED))
         assert len(self.take(inbox, on_dead="block")) == 1
+
+    def test_nothing_waits_for_a_dead_one_that_will_never_run(self, durable: World) -> None:
+        inbox = durable.process()
+        given(inbox.store(durable.delivery("a", ts=durable.wall - 40 * DAY), claim=False))
+        stored(durable, inbox, "a", "a")
+        dead = self.take(inbox, limit=1, on_dead="block")
+        assert [one.claim.number for one in dead] == [2]  # the first was too old when it came
+        given(inbox.bury(dead[0].claim, "x", Outcome.FAILED))
+        assert self.take(inbox, on_dead="block") == []
+        given(inbox.purge(2))
+        assert [one.claim.number for one in self.take(inbox, on_dead="block")] == [3]
 
     def test_tenants_and_endpoints_do_not_wait_for_each_other(self, durable: World) -> None:
         inbox = durable.process()

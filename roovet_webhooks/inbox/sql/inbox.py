@@ -8,7 +8,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from weakref import WeakSet
 
-from sqlalchemy import and_, delete, func, not_, or_, select, tuple_
+from sqlalchemy import delete, func, not_, or_, select, tuple_
 
 from roovet_webhooks.errors import InboxError, InboxFull, InboxUnavailable
 from roovet_webhooks.inbox import changes
@@ -24,7 +24,7 @@ from roovet_webhooks.inbox.sql import ledger, statements
 from roovet_webhooks.inbox.sql.census import SQLCensus
 from roovet_webhooks.inbox.sql.claims import Claimant
 from roovet_webhooks.inbox.sql.committer import Committer, Operation, RowOperation
-from roovet_webhooks.inbox.sql.schema import CLAIMED, READY, delivery, versions, worker
+from roovet_webhooks.inbox.sql.schema import BY_LEASE, CLAIMED, delivery, versions, worker
 from roovet_webhooks.inbox.sql.transactions import check_held, record_success, transaction
 from roovet_webhooks.inbox.sql.urls import store_of
 from roovet_webhooks.retry import DAY
@@ -211,7 +211,7 @@ class SQLInbox:
         if found.state == State.CLAIMED:
             # Alive or not: only the reaper, which does not trust the clock alone, frees it.
             return _IN_FLIGHT
-        query = self._unlocked(select(_c.id).where(_c.id == found.id, READY))
+        query = self._unlocked(select(_c.id).where(_c.id == found.id, statements.STILL_READY))
         taken = self._claimant.take(connection, query, now)
         return Stored(Verdict.NEW, taken[0].claim) if taken else _IN_FLIGHT
 
@@ -269,7 +269,7 @@ class SQLInbox:
                 return None
             if ordering is not None:
                 statements.in_turn(connection, self._store, endpoint)
-            due = and_(statements.due(endpoint, now), _c.id == number)
+            due = select(_c.id).where(_c.id == number, statements.STILL_READY, _c.available_at <= now)
             query = statements.candidates(self._store, due, limit=1, ordering=ordering, on_dead=on_dead)
             return next(iter(self._claimant.take(connection, query, now)), None)
 
@@ -286,10 +286,9 @@ class SQLInbox:
 
     def suspects(self, endpoint: str) -> Pending[int]:
         """Count due deliveries that have crashed before; see `DurableInbox.suspects`."""
-        count = select(func.count()).select_from(delivery)
         return self._run(
             lambda connection, now: connection.execute(
-                count.where(statements.due(endpoint, now, suspect=True))
+                statements.due(endpoint, now, func.count(), suspect=True)
             ).scalar_one()
         )
 
@@ -387,9 +386,8 @@ class SQLInbox:
         fences = {claim.number: claim.fence for claim in claims}
 
         def renew(connection: Connection, now: int) -> Collection[int]:
-            held: Select[Any] = select(_c.id).where(
-                _c.id.in_(fences), tuple_(_c.id, _c.fence).in_(fences.items()), CLAIMED
-            )
+            same = tuple_(_c.id, _c.fence).in_(fences.items())
+            held = statements.by_number(select(_c.id).where(_c.id.in_(fences), same, statements.STILL_CLAIMED))
             numbers = set(connection.execute(held).scalars())
             values = {"lease_until": now + self._claimant.lease}
             # One that its handler's transaction has locked is no less held.
@@ -411,12 +409,13 @@ class SQLInbox:
         def reap(connection: Connection, now: int) -> Sequence[tuple[int, bool]]:
             too_far = now + 2 * self._claimant.lease
             wrong = or_(_c.lease_until < now, _c.lease_until > too_far)
-            query = select(*columns).where(CLAIMED, wrong, _c.endpoint.in_(list(self._policies)))
+            claims = select(*columns).where(CLAIMED, wrong, _c.endpoint.in_(list(self._policies)))
+            query = statements.by_index(claims, BY_LEASE)
             rows = connection.execute(query.order_by(_c.lease_until).limit(_MOST_REAPED)).all()
             freed: list[tuple[int, bool]] = []
             for lease, values, dead in expiries(self._watch, rows, self._policies, now=now, moment=self._ticks()):
-                same = (_c.id == lease.number, _c.fence == lease.fence, _c.lease_until == lease.until, CLAIMED)
-                overdue = self._unlocked(select(_c.id).where(*same))
+                same = (_c.id == lease.number, _c.fence == lease.fence, _c.lease_until == lease.until)
+                overdue = self._unlocked(select(_c.id).where(*same, statements.STILL_CLAIMED))
                 if statements.taken(connection, overdue, values, columns=[_c.id]).first() is not None:
                     freed.append((lease.number, dead))
             return freed

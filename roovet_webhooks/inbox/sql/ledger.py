@@ -12,7 +12,21 @@ from roovet_webhooks.inbox.protocol import State
 from roovet_webhooks.inbox.records import Purged, Stats
 from roovet_webhooks.inbox.rows import Found, not_found, record_of
 from roovet_webhooks.inbox.sql.census import workers
-from roovet_webhooks.inbox.sql.schema import DONE, ENDED, HAS_BODY, READY, SUSPECT, delivery, handled, is_in
+from roovet_webhooks.inbox.sql.schema import (
+    BY_BODY,
+    BY_DUE,
+    BY_END,
+    BY_SUSPICION,
+    DONE,
+    ENDED,
+    HAS_BODY,
+    READY,
+    SUSPECT,
+    delivery,
+    handled,
+    is_in,
+)
+from roovet_webhooks.inbox.sql.statements import STILL_DONE, STILL_ENDED, by_index, by_number
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -97,21 +111,21 @@ def body(connection: Connection, number: int) -> tuple[str, bytes] | None:
 
 def stats(connection: Connection, now: int) -> list[Stats]:
     """Count deliveries by endpoint and state."""
-    counted = select(_c.endpoint, _c.state, func.count().label("count")).group_by(_c.endpoint, _c.state)
+    counted = by_number(select(_c.endpoint, _c.state, func.count().label("count")).group_by(_c.endpoint, _c.state))
     counts: dict[str, dict[State, int]] = {}
     for endpoint, state, count in connection.execute(counted):
         counts.setdefault(endpoint, dict.fromkeys(State, 0))[State(state)] = count
     found: list[Stats] = []
     for endpoint in sorted(counts):
-        waiting = select(func.min(_c.available_at)).where(READY, _c.endpoint == endpoint)
-        oldest = connection.execute(waiting).scalar()
-        suspects = select(func.count()).select_from(delivery).where(READY, SUSPECT, _c.endpoint == endpoint)
+        ready = by_index(select(func.min(_c.available_at)).where(READY, _c.endpoint == endpoint), BY_DUE)
+        oldest = connection.execute(ready).scalar()
+        crashed = select(func.count()).select_from(delivery).where(READY, SUSPECT, _c.endpoint == endpoint)
         found.append(
             Stats(
                 endpoint=endpoint,
                 counts=counts[endpoint],
                 oldest_due=None if oldest is None else oldest / 1000,
-                suspects=connection.execute(suspects).scalar_one(),
+                suspects=connection.execute(by_index(crashed, BY_SUSPICION)).scalar_one(),
                 workers=workers(connection, endpoint, now),
             )
         )
@@ -150,15 +164,16 @@ def tidy(run: Run, *, retain_body: int, remember: int) -> Purged:
     """
 
     def bodies(connection: Connection, now: int) -> int:
-        old = select(_c.id).where(DONE, HAS_BODY, _c.finished_at < now - retain_body).limit(TIDIED_AT_ONCE)
-        erased = update(delivery).where(_c.id.in_(old), DONE).values(changes.purged(State.DONE))
+        done = by_index(select(_c.id).where(DONE, HAS_BODY, _c.finished_at < now - retain_body), BY_BODY)
+        old = done.limit(TIDIED_AT_ONCE)
+        erased = update(delivery).where(_c.id.in_(old), STILL_DONE).values(changes.purged(State.DONE))
         return connection.execute(erased).rowcount
 
     def tombstones(connection: Connection, now: int) -> int:
-        old = select(_c.id).where(ENDED, _c.finished_at < now - remember).limit(TIDIED_AT_ONCE)
-        numbers = list(connection.execute(old).scalars())
+        ended = by_index(select(_c.id).where(ENDED, _c.finished_at < now - remember), BY_END)
+        numbers = list(connection.execute(ended.limit(TIDIED_AT_ONCE)).scalars())
         connection.execute(delete(handled).where(handled.c.delivery_id.in_(numbers)))
-        return connection.execute(delete(delivery).where(_c.id.in_(numbers), ENDED)).rowcount
+        return connection.execute(delete(delivery).where(_c.id.in_(numbers), STILL_ENDED)).rowcount
 
     return Purged(*(_repeated(run, work) for work in (bodies, tombstones)))
 

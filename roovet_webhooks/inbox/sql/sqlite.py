@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import sqlalchemy
 from sqlalchemy import event
 from sqlalchemy.dialects import sqlite
+from sqlalchemy.dialects.sqlite.base import SQLiteCompiler
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
@@ -76,6 +77,7 @@ class SQLiteStore:
             hide_parameters=True,
             paramstyle="named",
         )
+        engine.dialect.statement_compiler = _Compiler
         event.listen(engine, "begin", _begin_immediate)
         return engine
 
@@ -232,6 +234,15 @@ class SQLiteStore:
         with self._turns.held():
             self._disconnect()
         self._turns.close()
+
+
+class _Compiler(SQLiteCompiler):
+    """Says in a statement which index serves it, as `statements.by_index` has hinted; SQLAlchemy leaves that out."""
+
+    def get_from_hint_text(self, table: object, text: str | None) -> str | None:
+        """Return the hint as it is."""
+        del table
+        return text
 
 
 # Connections of a parent process: closing one in the child would truncate the log under the parent.

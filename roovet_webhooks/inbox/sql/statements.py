@@ -2,32 +2,61 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import and_, bindparam, exists, func, literal_column, or_, select, tuple_, update
 
-from roovet_webhooks.inbox.protocol import State
-from roovet_webhooks.inbox.sql.schema import CLAIMED, READY, SUSPECT, delivery, is_in
+from roovet_webhooks.inbox.protocol import Outcome, State
+from roovet_webhooks.inbox.sql.schema import (
+    BY_DUE,
+    BY_RESOURCE,
+    BY_SUSPICION,
+    READY,
+    SUSPECT,
+    delivery,
+    is_in,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sqlalchemy import Column, ColumnElement, Connection, CursorResult, Select, Update
+    from sqlalchemy import Column, ColumnElement, Connection, CursorResult, FromClause, Index, Select, Update
     from sqlalchemy.sql.base import ReadOnlyColumnCollection
+    from sqlalchemy.sql.selectable import HasHints
 
     from roovet_webhooks.inbox.changes import Values
     from roovet_webhooks.inbox.protocol import OnDead, Ordering
     from roovet_webhooks.inbox.sql.store import Store
 
+Q = TypeVar("Q", bound="HasHints")
+
 c: ReadOnlyColumnCollection[str, Column[Any]] = delivery.c
 NOT_SUSPECT = c.crashes == literal_column("0")
+
+# Of a row that is named by its number. Written so that no partial index fits: with statistics from before there was
+# any load, PostgreSQL would look for the row among all that have been claimed since its last vacuum.
+_state = func.coalesce(c.state, literal_column("''"))
+STILL_READY = is_in(State.READY, state=_state)
+STILL_CLAIMED = is_in(State.CLAIMED, state=_state)
+STILL_DONE = is_in(State.DONE, state=_state)
+STILL_ENDED = is_in(State.DONE, State.DEAD, state=_state)
+
+
+def by_index(query: Q, index: Index, of: FromClause = delivery) -> Q:
+    """Return a query that SQLite answers by an index: by itself it takes the one of several that was made first."""
+    return query.with_hint(of, f"INDEXED BY {index.name}", "sqlite")
+
+
+def by_number(query: Q) -> Q:
+    """Return a query that SQLite answers in the order of numbers, by those that it names or by all."""
+    return query.with_hint(delivery, "NOT INDEXED", "sqlite")
 
 
 def settling(columns: tuple[str, ...]) -> Update:
     """Return the statement that changes some columns of a claimed delivery, if its fence has not moved on."""
     return (
         update(delivery)
-        .where(c.id == bindparam("its_number"), c.fence == bindparam("its_fence"), CLAIMED)
+        .where(c.id == bindparam("its_number"), c.fence == bindparam("its_fence"), STILL_CLAIMED)
         .values({column: bindparam(column) for column in columns})
     )
 
@@ -37,12 +66,20 @@ def is_identity(values: Values) -> ColumnElement[bool]:
     return and_(*(c[name] == values[name] for name in ("endpoint", "tenant", "key_ts", "key")))
 
 
-def due(endpoint: str, now: int, *, suspect: bool | None = None) -> ColumnElement[bool]:
-    """Return the condition that a delivery of an endpoint may be claimed now."""
-    conditions = [READY, c.endpoint == endpoint, c.available_at <= now]
+def due(endpoint: str, now: int, *columns: ColumnElement[Any], suspect: bool | None = None) -> Select[Any]:
+    """Return the query for columns of the deliveries of an endpoint that may be claimed now.
+
+    Args:
+        endpoint: Its name.
+        now: Milliseconds.
+        columns: The columns; the number when none is given.
+        suspect: Whether only those that have crashed are meant, or only those that have not; ``None`` means both.
+    """
+    query = select(*(columns or (c.id,))).select_from(delivery)
+    query = query.where(READY, c.endpoint == endpoint, c.available_at <= now)
     if suspect is not None:
-        conditions.append(SUSPECT if suspect else NOT_SUSPECT)
-    return and_(*conditions)
+        query = query.where(SUSPECT if suspect else NOT_SUSPECT)
+    return by_index(query, BY_SUSPICION if suspect else BY_DUE)
 
 
 def first_of_its_resource(on_dead: OnDead) -> ColumnElement[bool]:
@@ -52,38 +89,32 @@ def first_of_its_resource(on_dead: OnDead) -> ColumnElement[bool]:
     before = tuple_(o.ts, o.id) < tuple_(c.ts, c.id)
     blocking = [is_in(State.CLAIMED, state=o.state), and_(is_in(State.READY, state=o.state), before)]
     if on_dead == "block":
-        # One whose body is gone will never run: nothing waits for it any more.
-        blocking.append(and_(is_in(State.DEAD, state=o.state), o.body.is_not(None), before))
+        # One whose body is gone will never run, and one that was too old was not meant to: nothing waits for those.
+        waited_for = and_(o.body.is_not(None), o.outcome != Outcome.TOO_OLD)
+        blocking.append(and_(is_in(State.DEAD, state=o.state), waited_for, before))
     # Said once more as the index on resources has it, or neither database would use it.
     indexed = is_in(State.READY, State.CLAIMED, State.DEAD, state=o.state)
     same = and_(o.endpoint == c.endpoint, o.tenant == c.tenant, o.resource == c.resource, o.id != c.id)
-    return ~exists().where(same, indexed, or_(*blocking)).select_from(other)
+    blocker = select(o.id).where(same, indexed, or_(*blocking)).correlate(delivery)
+    return ~exists(by_index(blocker, BY_RESOURCE, other))
 
 
-def candidates(
-    store: Store,
-    condition: ColumnElement[bool],
-    *,
-    limit: int,
-    ordering: Ordering,
-    on_dead: OnDead,
-) -> Select[Any]:
+def candidates(store: Store, due: Select[Any], *, limit: int, ordering: Ordering, on_dead: OnDead) -> Select[Any]:
     """Return the query for the numbers of deliveries to take, the longest due first."""
-    query = first(condition, limit=limit, ordering=ordering, on_dead=on_dead)
+    query = first(due, limit=limit, ordering=ordering, on_dead=on_dead)
     return query.with_for_update(skip_locked=True) if store.locks_rows else query
 
 
-def first(condition: ColumnElement[bool], *, limit: int, ordering: Ordering, on_dead: OnDead) -> Select[Any]:
+def first(due: Select[Any], *, limit: int, ordering: Ordering, on_dead: OnDead) -> Select[Any]:
     """Return the query for the numbers of the first deliveries, the longest due first, without taking them."""
-    query = select(c.id).where(condition)
     if ordering is not None:
-        query = query.where(first_of_its_resource(on_dead))
-    return query.order_by(c.available_at, c.id).limit(limit)
+        due = due.where(first_of_its_resource(on_dead))
+    return due.order_by(c.available_at, c.id).limit(limit)
 
 
 def waiting(store: Store, window: Select[Any], condition: ColumnElement[bool]) -> Select[Any]:
     """Return the query for the numbers of those deliveries in a window that are ready and meet a condition."""
-    query = select(c.id).where(c.id.in_(window), READY, condition)
+    query = by_number(select(c.id).where(c.id.in_(window), STILL_READY, condition))
     return query.with_for_update(skip_locked=True) if store.locks_rows else query
 
 

@@ -14,7 +14,8 @@ from sqlalchemy import event, select
 from roovet_webhooks.errors import ConfigurationError
 from roovet_webhooks.inbox.limits import ends_transaction
 from roovet_webhooks.inbox.rows import lost
-from roovet_webhooks.inbox.sql.schema import CLAIMED, delivery, handled
+from roovet_webhooks.inbox.sql.schema import delivery, handled
+from roovet_webhooks.inbox.sql.statements import STILL_CLAIMED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -38,7 +39,7 @@ def check_held(connection: Connection, store: Store, claim: Claim) -> None:
     Raises:
         LeaseLost: Its fence has moved on.
     """
-    query = select(_c.id).where(_c.id == claim.number, _c.fence == claim.fence, CLAIMED)
+    query = select(_c.id).where(_c.id == claim.number, _c.fence == claim.fence, STILL_CLAIMED)
     if connection.execute(query.with_for_update() if store.locks_rows else query).first() is None:
         raise lost(claim)
 

@@ -1,0 +1,162 @@
+"""How the databases find rows: by an index that holds little more than what is looked for, whatever they know
+of the data.
+
+A plan that reads the backlog is right and slow: no other test would tell.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from sqlalchemy import event
+
+from inbox.worlds import DAY, ENDPOINT, claimed, given, number_of, take
+from roovet_webhooks.inbox.protocol import Outcome
+from roovet_webhooks.inbox.records import Query
+from roovet_webhooks.inbox.sql import schema
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from inbox.worlds import PostgreSQLWorld, SQLiteWorld
+
+# What may be read of the deliveries. SEARCH is a part of an index, SCAN all of it.
+READ = {
+    "SEARCH INTEGER PRIMARY KEY (rowid=?)",
+    "SEARCH sqlite_autoindex_roovet_delivery_1 (endpoint=? AND tenant=? AND key_ts=? AND key=?)",
+    "SEARCH roovet_delivery_ready (endpoint=? AND available_at<?)",
+    "SEARCH roovet_delivery_suspect (endpoint=? AND available_at<?)",
+    "SEARCH roovet_delivery_resource (endpoint=? AND tenant=? AND resource=?)",
+    "SEARCH roovet_delivery_body (finished_at<?)",
+    "SEARCH roovet_delivery_ended (finished_at<?)",
+    # By the reaper: of what is claimed there is little.
+    "SCAN roovet_delivery_claimed",
+    # For the statistics, from the first entry on, and all of the few.
+    "SEARCH roovet_delivery_ready (endpoint=?)",
+    "SEARCH roovet_delivery_suspect (endpoint=?)",
+    # To see whether there is room, no further than the limit.
+    "SCAN roovet_delivery_ready",
+}
+# What only an operator asks for reads all deliveries, or the newest of them.
+BY_OPERATORS = re.compile(r'GROUP BY|ORDER BY roovet_delivery.id DESC|"key" \nFROM roovet_delivery$')
+
+
+def everything(world: SQLiteWorld, inbox: Any) -> None:  # noqa: ANN401 - a SQLInbox
+    """Do all that an inbox does."""
+    known = world.delivery()
+    for claim in (False, False, True):
+        given(inbox.store(known, claim=claim))
+    ended = world.delivery()
+    given(inbox.complete(claimed(inbox, ended), Outcome.HANDLED))
+    number = number_of(inbox, ended)
+    given(inbox.replay(number, confirmed=True))
+    assert given(inbox.hand_over(ENDPOINT, limit=5, again_after=60))
+    assert given(inbox.hand_over(ENDPOINT, limit=5, again_after=60, ordering="resource")) == []
+    replayed = given(inbox.claim_number(number, ordering="resource"))
+    assert replayed is not None
+    with inbox.transaction(replayed.claim, "book"):
+        pass
+    given(inbox.succeed(replayed.claim, "tell"))
+    given(inbox.fail(replayed.claim, "it failed", retry_in=1))
+    given(inbox.store(world.delivery(), claim=False))
+    world.elapse(5)
+    (first,), (second,) = take(inbox, limit=1), take(inbox, limit=1, ordering="resource")
+    assert inbox.renew([first.claim, second.claim]) == {first.claim.number, second.claim.number}
+    assert len(world.reap(inbox)) == 3
+    world.elapse(60)
+    assert given(inbox.suspects(ENDPOINT)) == 3
+    assert take(inbox, ordering="resource", on_dead="block") == []
+    (suspect,) = given(inbox.claim_suspect(ENDPOINT))
+    (other,) = given(inbox.claim_suspect(ENDPOINT, ordering="resource", on_dead="block"))
+    given(inbox.bury(suspect.claim, "no use", Outcome.FAILED))
+    given(inbox.release(other.claim, retry_in=0))
+    given(inbox.purge(suspect.claim.number))
+    inbox.stats()
+    inbox.health()
+    inbox.find(Query(endpoint=ENDPOINT))
+    inbox.get(number)
+    inbox.body(number)
+    given(inbox.beat("worker", [ENDPOINT]))
+    world.elapse(60 * DAY)
+    inbox.tidy()
+
+
+@pytest.mark.parametrize("order", ["as made", "reversed"])
+def test_sqlite_reads_by_the_index_that_is_meant(order: str, sqlite: SQLiteWorld) -> None:
+    # Without statistics SQLite takes, of several indexes that serve, the one that was made first.
+    inbox = sqlite.process()
+    inbox.open()
+    indexes = sorted(schema.delivery.indexes, key=lambda index: str(index.name), reverse=order == "reversed")
+    with sqlite.engine().begin() as connection:
+        for index in indexes:
+            index.drop(connection)
+        for index in indexes:
+            index.create(connection)
+    statements: dict[str, Any] = {}
+
+    def note(_connection: object, _cursor: object, statement: str, parameters: Any, *_: object) -> None:  # noqa: ANN401 - the driver's
+        statements.setdefault(statement, parameters[0] if isinstance(parameters, list) else parameters)
+
+    event.listen(vars(inbox)["_store"]._engine, "before_cursor_execute", note)
+    everything(sqlite, inbox)
+    with closing(sqlite3.connect(sqlite.path)) as driver:
+        read = {
+            line: statement
+            for statement, parameters in statements.items()
+            if re.match("SELECT|UPDATE|DELETE|INSERT|WITH", statement) and not BY_OPERATORS.search(statement)
+            for line in plan(driver, statement, parameters)
+        }
+    assert {line: read[line] for line in read.keys() - READ} == {}
+    assert READ - read.keys() == set()
+
+
+def plan(connection: sqlite3.Connection, statement: str, parameters: object) -> Iterator[str]:
+    """Yield what a statement reads of the deliveries."""
+    for *_, detail in connection.execute(f"EXPLAIN QUERY PLAN {statement}", parameters):  # type: ignore[arg-type]  # the driver's
+        found = re.match(r"(SEARCH|SCAN) (?:roovet_delivery|other)\b(?: USING (?:COVERING )?(?:INDEX )?(.*))?", detail)
+        if found is not None:
+            yield " ".join(filter(None, found.groups()))
+
+
+def test_postgresql_finds_a_claim_by_its_number_whatever_it_knows(postgresql: PostgreSQLWorld) -> None:
+    # It last looked when nothing was claimed, and believes that it is so: a look at the claims would be cheapest.
+    inbox = postgresql.process()
+    inbox.open()
+    postgresql.execute("ALTER TABLE roovet_delivery SET (autovacuum_enabled = off)")
+    postgresql.execute("ALTER TABLE ledger SET (autovacuum_enabled = off)")
+    given(inbox.complete(claimed(inbox, postgresql.delivery()), Outcome.HANDLED))
+    postgresql.execute(
+        "INSERT INTO roovet_delivery (endpoint, tenant, key_ts, key, ts, event, resource, body, codec, secret_name, "
+        "signed_at, received_at, state, outcome, available_at, fence, failures, crashes, round, finished_at) "
+        "SELECT endpoint, tenant, key_ts + n, key, ts, event, resource, body, codec, secret_name, signed_at, "
+        "received_at, state, outcome, available_at, fence, failures, crashes, round, finished_at "
+        "FROM roovet_delivery, generate_series(1, 5000) AS n"
+    )
+    postgresql.execute("ANALYZE roovet_delivery")
+    held = [claimed(inbox, postgresql.delivery()) for _ in range(3)]
+    statements: list[tuple[str, Any]] = []
+
+    def note(_connection: object, _cursor: object, statement: str, parameters: Any, *_: object) -> None:  # noqa: ANN401 - the driver's
+        if "roovet_delivery" in statement:
+            statements.append((statement, parameters[0] if isinstance(parameters, list) else parameters))
+
+    store = vars(inbox)["_store"]
+    for engine in (store._engine, store._handlers):
+        event.listen(engine, "before_cursor_execute", note)
+    with inbox.transaction(held[0], "book"):
+        pass
+    inbox.renew(held)
+    given(inbox.succeed(held[0], "tell"))
+    given(inbox.complete(held[0], Outcome.HANDLED))
+    given(inbox.fail(held[1], "it failed", retry_in=0))
+    given(inbox.release(held[2], retry_in=0))
+    with postgresql.engine().connect() as connection:
+        for statement, parameters in statements:
+            rows = connection.exec_driver_sql(f"EXPLAIN {statement}", parameters).scalars()
+            read = set(re.findall(r"(?:using|on) (roovet_delivery_\w+)", "\n".join(rows)))
+            assert read == {"roovet_delivery_pkey"}, statement
+    assert len(statements) >= 7
