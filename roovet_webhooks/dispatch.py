@@ -87,7 +87,7 @@ class Attempt:
         self._retry = retry
         self._now = now
         self._running = ""
-        self._failed: list[str] = []
+        self._failed: dict[str, str] = {}  # names of handlers, and of the classes of what they raised
         self._undecodable: list[str] = []
         self._later: RetryLater | None = None
         self._dropped = False
@@ -110,7 +110,7 @@ class Attempt:
                 await self._run(matched)
             except SystemExit:
                 # A handler's own doing, or its server's because it took too long: it would end each process that tries.
-                self._failed.append(self._running)
+                self._failed[self._running] = SystemExit.__name__
                 with suppress(InboxError):
                     await self._settle_failure()
                 raise
@@ -174,7 +174,7 @@ class Attempt:
             # Its effects are there and its success is recorded: there is nothing that a retry could do.
             telemetry.tell("handler.failed_after_commit", error, **told)
         else:
-            self._failed.append(handler.name)
+            self._failed[handler.name] = type(error).__qualname__
             if isinstance(error, EventValidationError):
                 self._undecodable.append(handler.name)
             telemetry.tell("handler.failed", error, **told)
@@ -183,7 +183,8 @@ class Attempt:
     async def _settle_failure(self) -> HandlerFailed:
         """Settle the claim after a failure, and return what to raise."""
         inbox, claim = self._inbox, self._claim
-        message = f"failed: {', '.join(self._failed)}"
+        # Not what they say of themselves, which may quote the event.
+        message = f"failed: {', '.join(f'{name} ({error})' for name, error in self._failed.items())}"
         again: float | None = self._retry.delay(claim.attempt)
         outcome = Outcome.FAILED
         if inbox.durable:
@@ -195,13 +196,14 @@ class Attempt:
             await self._bridge.wait(inbox, inbox.bury, claim, message, outcome)
         else:
             await self._bridge.wait(inbox, inbox.fail, claim, message, retry_in=again)
-        return HandlerFailed(message, handlers=self._failed, dead=again is None)
+        return HandlerFailed(message, handlers=list(self._failed), dead=again is None)
 
     async def _settle_postponement(self, later: RetryLater) -> RetryLater | HandlerFailed:
         """Settle the claim after a `RetryLater`, and return what to raise."""
         inbox, claim = self._inbox, self._claim
         after = self._retry.delay(claim.attempt) if later.retry_after is None else later.retry_after
-        age = self._now - self._delivery.received_at
+        came = claim.first_received_at
+        age = self._now - (self._delivery.received_at if came is None else came)
         if inbox.durable and self._retry.after_postponement(age=age, after=after) is None:
             message = f"put off for longer than {self._retry.max_age:g} s: {later}"
             await self._bridge.wait(inbox, inbox.bury, claim, message, Outcome.POSTPONED)

@@ -686,9 +686,9 @@ def test_the_keeper_outlives_a_database_that_is_away(on_sqlite: Shop, caplog: py
     keeper = on_sqlite.inbox._here().keeper
     name = connections.settings[on_sqlite.alias]["NAME"]
     with changed(on_sqlite.alias, NAME=f"{name}/nowhere"):
-        in_thread(lambda: keeper._try(keeper._kept.reap_now))
+        in_thread(lambda: keeper._try("reap", keeper._kept.reap_now))
     assert "inbox.keeper_failed" in caplog.text
-    in_thread(lambda: keeper._try(keeper._kept.reap_now))
+    in_thread(lambda: keeper._try("reap", keeper._kept.reap_now))
 
 
 def test_what_a_handler_uses_of_other_databases_is_closed_as_well(on_sqlite: Shop, tmp_path: Path) -> None:

@@ -146,6 +146,7 @@ class Keeper:
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
+        self._told: dict[str, str] = {}
 
     def hold(self, claim: Claim) -> None:
         """Renew a claim from now on."""
@@ -176,17 +177,21 @@ class Keeper:
     def _serve(self) -> None:
         tidy_at = self._clock()
         while not self._stopping.wait(self._lease / 3):
-            self._try(self.renew)
-            self._try(self._kept.reap_now)
+            self._try("renew", self.renew)
+            self._try("reap", self._kept.reap_now)
             if self._clock() >= tidy_at:
                 tidy_at = self._clock() + TIDY_EVERY
-                self._try(self._kept.tidy)
+                self._try("tidy", self._kept.tidy)
 
-    def _try(self, work: Callable[[], object]) -> None:
+    def _try(self, name: str, work: Callable[[], object]) -> None:
         try:
             work()
+            self._told.pop(name, None)
         except InboxError as error:
-            telemetry.tell("inbox.keeper_failed", code=error.code, reason=str(error))
+            # Once an outage, however long it lasts.
+            if self._told.get(name) != str(error):
+                self._told[name] = str(error)
+                telemetry.tell("inbox.keeper_failed", code=error.code, reason=str(error))
         except Exception as error:  # noqa: BLE001 - the thread must outlive whatever goes wrong once
             telemetry.tell("inbox.keeper_failed", error)
 

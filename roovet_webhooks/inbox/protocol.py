@@ -146,6 +146,8 @@ class Claim(msgspec.Struct, frozen=True, gc=False):
         round: Which round this is: a replay of a done delivery begins a new one.
         failures: Attempts that failed so far.
         crashes: Leases that ran out so far.
+        first_received_at: When the delivery first came, Unix seconds, of one that has been recorded before: its sender
+            may have sent it again since.
     """
 
     identity: Identity
@@ -156,6 +158,7 @@ class Claim(msgspec.Struct, frozen=True, gc=False):
     round: int = 1
     failures: int = 0
     crashes: int = 0
+    first_received_at: float | None = None
 
 
 class Verdict(StrEnum):

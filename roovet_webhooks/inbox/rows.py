@@ -32,6 +32,7 @@ def claim_of(row: Any, identity: Identity, succeeded: Iterable[str]) -> Claim:  
         row.round,
         row.failures,
         row.crashes,
+        row.received_at / 1000,
     )
 
 

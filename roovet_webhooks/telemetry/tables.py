@@ -92,7 +92,7 @@ EVENTS: Mapping[str, LogEvent] = {
     ),
     "inbox.keeper_failed": LogEvent(
         "error",
-        "claims could not be renewed, or nothing could be tidied, for now",
+        "claims could not be renewed, or nothing could be tidied, for now; told once an outage",
         ("code", "reason"),
         verified=False,
         traceback=True,

@@ -170,7 +170,7 @@ class TestAttempts:
 
     def test_a_failure_is_counted_and_waits(self, database: SQLWorld, kind: str) -> None:
         shop, record = self.end(database, kind, ValueError("s3cr3t"), retry=RetryPolicy(first=7))
-        assert (record.state, record.failures, record.last_error) == (State.READY, 1, "failed: book")
+        assert (record.state, record.failures, record.last_error) == (State.READY, 1, "failed: book (ValueError)")
         assert record.available_at == database.wall + 7
         database.elapse(7)
         assert shop.work() == [None]
@@ -222,6 +222,18 @@ class TestAttempts:
         record = shop.inbox.get(record.number)
         assert (record.state, record.outcome, record.failures) == (State.DEAD, Outcome.POSTPONED, 0)
         assert "put off for longer than 100 s: not yet" in (record.last_error or "")
+
+    def test_put_off_for_too_long_since_it_first_came(self, database: SQLWorld, kind: str) -> None:
+        # A sender's copies are new requests; the delivery is as old as it was.
+        shop = Shop(database, kind, retry=RetryPolicy(max_age=100), acknowledge="handled")
+        shop.handler("book", lambda _event, _delivery: raise_(RetryLater(0)))
+        delivery = database.delivery()
+        for _ in range(2):
+            assert shop.send(delivery).status == 503
+            database.elapse(60)
+        assert shop.send(delivery).status == 500
+        assert shop.inbox.find(Query())[0].outcome == Outcome.POSTPONED
+        assert shop.word(delivery) == (200, "duplicate")
 
     def test_one_that_no_type_fits_is_buried_at_once(self, database: SQLWorld, kind: str) -> None:
         class Paid(Event, event="order.created"):

@@ -482,6 +482,19 @@ class TestKeeper:
             keeper.close()
         assert told in [record.getMessage() for record in caplog.records]
 
+    def test_an_outage_is_told_once(self, caplog: pytest.LogCaptureFixture) -> None:
+        kept = Kept()
+        down, locked = InboxUnavailable("down"), InboxUnavailable("locked")
+        keeper = Keeper(kept, 0.03)
+        for errors in ([down] * 3, [locked, down], [down]):
+            kept.errors = list(errors)
+            count = len(kept.renewals) + len(errors)
+            keeper.hold(claim_of(1))
+            eventually(lambda: len(kept.renewals) > count)  # noqa: B023 - within this round
+        keeper.close()
+        told = [record.getMessage().partition("reason=")[2] for record in caplog.records]
+        assert told == ["'down'", "'down'", "'locked'", "'down'"]
+
     def test_one_that_never_ran_closes(self) -> None:
         Keeper(Kept(), 1).close()
 
