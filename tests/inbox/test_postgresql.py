@@ -213,6 +213,13 @@ class TestEngine:
         assert postgresql.booked() == ["once"]
         engine.dispose()
 
+    def test_one_that_moves_tables_to_another_schema(self, postgresql: PostgreSQLWorld) -> None:
+        engine = sqlalchemy.create_engine(postgresql.url())
+        moved = engine.execution_options(schema_translate_map={None: "elsewhere"})
+        with pytest.raises(ConfigurationError, match="schema_translate_map: name its schema"):
+            postgresql.process(where=moved)
+        engine.dispose()
+
     def test_synchronous_commit_whatever_the_session_says(self, postgresql: PostgreSQLWorld) -> None:
         url = sqlalchemy.make_url(postgresql.url())
         options = f"{url.query['options']} -csynchronous_commit=off"

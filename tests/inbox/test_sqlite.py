@@ -33,6 +33,8 @@ from roovet_webhooks.inbox.sql import sqlite as store
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
+    from sqlalchemy import Connection
+
     from inbox.worlds import SQLWorld
 
 NEW, DUPLICATE = Stored(Verdict.NEW), Stored(Verdict.DUPLICATE)
@@ -96,6 +98,29 @@ class TestWhereItLies:
         engine = sqlalchemy.create_engine(sqlite.url())
         for where in (engine, f"sqlite:///file:{sqlite.path}?uri=true", sqlalchemy.make_url(sqlite.url())):
             assert given(sqlite.process(where=where).store(delivery, claim=False)) == DUPLICATE
+        engine.dispose()
+
+    def test_the_applications_engine_says_how_a_connection_is_set_up(self, sqlite: SQLiteWorld) -> None:
+        engine = sqlalchemy.create_engine(sqlite.url())
+
+        @event.listens_for(engine, "connect")
+        def _set_up(driver: sqlite3.Connection, _record: object) -> None:
+            driver.execute("PRAGMA foreign_keys=ON")
+            driver.execute("PRAGMA synchronous=OFF")
+
+        inbox = sqlite.process(where=engine)
+        sqlite.execute("CREATE TABLE customer (id INTEGER PRIMARY KEY)")
+        sqlite.execute("CREATE TABLE purchase (customer INTEGER REFERENCES customer (id))")
+        claim = claimed(inbox, sqlite.delivery())
+        levels: list[object] = []
+
+        def work(connection: Connection) -> None:
+            levels.append(connection.exec_driver_sql("PRAGMA synchronous").scalar())
+            connection.exec_driver_sql("INSERT INTO purchase VALUES (1)")
+
+        with pytest.raises(sqlalchemy.exc.IntegrityError, match="FOREIGN KEY"):
+            run_in_transaction(inbox, claim, work)
+        assert levels == [2]  # FULL: what was acknowledged is on disk, whatever the application does with its own
         engine.dispose()
 
     def test_a_folder_that_comes_later(self, sqlite: SQLiteWorld) -> None:

@@ -60,7 +60,7 @@ class SQLInbox:
 
     Args:
         where: ``sqlite:///path``, ``postgresql+psycopg://…``, or the application's own SQLAlchemy engine, so that the
-            inbox lives beside its tables.
+            inbox lives beside its tables. Of an engine for SQLite the file and the ``connect`` listeners are taken.
         lease: Seconds for which a claim holds unless it is renewed. What a process held that went away is free again
             after one to two and a half leases.
         remember: Seconds for which the same delivery does not run again; an event that is older when it arrives

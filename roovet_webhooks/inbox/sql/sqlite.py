@@ -40,6 +40,8 @@ class SQLiteStore:
     Args:
         url: ``sqlite:///path``.
         clock: Unix seconds.
+        engine: The application's own. Its file is opened here, and its ``connect`` listeners are called: foreign keys
+            that a handler relies on are checked in its transaction too.
 
     Raises:
         ConfigurationError: It names no file, or one on a network file system.
@@ -50,7 +52,7 @@ class SQLiteStore:
     locks_rows = False
     limit = SQLITE_SECONDS
 
-    def __init__(self, url: URL, clock: Clock) -> None:
+    def __init__(self, url: URL, clock: Clock, engine: Engine | None = None) -> None:
         path = url.database
         if not path or ":memory:" in path or "mode=memory" in path or url.query.get("mode") == "memory":
             message = "an inbox in SQLite needs a file: sqlite:///roovet.db; in memory it would not be durable"
@@ -59,6 +61,7 @@ class SQLiteStore:
         self._what = f"SQLite ({self.path})"
         _refuse_network(self.path)
         self._clock = clock
+        self._theirs = engine
         self._url = sqlalchemy.URL.create("sqlite", database=self.path)
         self._turns = Turns(f"{self.path}.lock", WAIT)
         self._turn: Turn | None = None
@@ -79,7 +82,14 @@ class SQLiteStore:
         )
         engine.dialect.statement_compiler = _Compiler
         event.listen(engine, "begin", _begin_immediate)
+        event.listen(engine, "connect", self._connected)
         return engine
+
+    def _connected(self, driver: sqlite3.Connection, record: object) -> None:
+        if self._theirs is not None:
+            self._theirs.pool.dispatch.connect(driver, record)
+        # After those: also of one who only looks, since the last connection to close writes.
+        driver.execute("PRAGMA synchronous=FULL")
 
     def text_of(self, statement: Insert | Update, columns: Sequence[str] | None = None) -> str:
         """Render a statement; see `Store.text_of`."""
@@ -152,7 +162,6 @@ class SQLiteStore:
         if mode != "wal":
             message = f"the inbox in {self._what} cannot use a write-ahead log (journal_mode is {mode!r})"
             raise ConfigurationError(message)
-        driver.execute("PRAGMA synchronous=FULL")
         # What an index of a million deliveries takes: 64 MiB, as it is needed.
         driver.execute("PRAGMA cache_size=-65536")
 

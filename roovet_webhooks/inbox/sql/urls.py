@@ -24,8 +24,15 @@ def store_of(where: str | URL | Engine, clock: Clock | None) -> SQLiteStore | Po
     Raises:
         ConfigurationError: It is not one that an inbox can live in.
     """
+    engine = None
     if isinstance(where, sqlalchemy.Engine):
-        name, url = where.dialect.name, where.url
+        if where.get_execution_options().get("schema_translate_map"):
+            message = (
+                "an inbox does not follow the engine's schema_translate_map: name its schema in the URL, with "
+                "?options=-csearch_path%3D<schema>"
+            )
+            raise ConfigurationError(message)
+        engine, name, url = where, where.dialect.name, where.url
         if name == "postgresql":
             return PostgreSQLStore(where, clock)
     else:
@@ -42,6 +49,6 @@ def store_of(where: str | URL | Engine, clock: Clock | None) -> SQLiteStore | Po
             )
             raise ConfigurationError(message) from None
     if name == "sqlite":
-        return SQLiteStore(url, clock or time.time)
+        return SQLiteStore(url, clock or time.time, engine)
     message = f"an inbox lives in SQLite or PostgreSQL, not in {name!r}"
     raise ConfigurationError(message)
