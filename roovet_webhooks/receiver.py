@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import importlib
-import os
 import re
 import time
 import warnings
 from collections.abc import Callable
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from roovet_webhooks import telemetry
 from roovet_webhooks.admission import admit
 from roovet_webhooks.bridge import AsyncBridge, Bridge, SyncBridge, run
-from roovet_webhooks.delivery import DEFAULT_TENANT, Dedupe, Delivery, make_delivery
+from roovet_webhooks.delivery import Dedupe, Delivery, make_delivery
 from roovet_webhooks.dispatch import Attempt, begin_with_users_code, call_hooks, context
 from roovet_webhooks.errors import (
     ConfigurationError,
@@ -22,8 +21,6 @@ from roovet_webhooks.errors import (
     HandlerFailed,
     InboxError,
     RetryLater,
-    TenantLookupFailed,
-    UnknownTenant,
     UnsupportedMediaType,
     VerificationError,
     WebhookError,
@@ -33,7 +30,7 @@ from roovet_webhooks.inbox.memory import MemoryInbox
 from roovet_webhooks.inbox.opening import InboxLike, inbox_of
 from roovet_webhooks.inbox.protocol import Claimed, DurableInbox, Inbox, OnDead, Ordering, Outcome, Verdict
 from roovet_webhooks.intake import Intake
-from roovet_webhooks.keys import SecretLike, Tenant, forget_variables, forgets_secret
+from roovet_webhooks.keys import SecretLike, forget_variables, forgets_secret
 from roovet_webhooks.messages import (
     DROPPED,
     DUPLICATE,
@@ -48,18 +45,15 @@ from roovet_webhooks.refusal import Diagnostics
 from roovet_webhooks.retry import RetryPolicy
 from roovet_webhooks.routing import Plan, Router
 from roovet_webhooks.signature import check_timestamp, parse_signature
-from roovet_webhooks.signing import DEFAULT_TOLERANCE, Verifier, checked_tolerance
+from roovet_webhooks.signing import DEFAULT_TOLERANCE, checked_tolerance
+from roovet_webhooks.tenants import Resolver, Tenants
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Generator, Sequence
+    from collections.abc import Generator, Sequence
 
     from roovet_webhooks.dispatch import Observer
     from roovet_webhooks.inbox.engine import Engine
 
-Resolver: TypeAlias = "Callable[[WebhookRequest], Tenant | Awaitable[Tenant | None] | None]"
-"""Says whose secrets count for a request; ``None`` where nobody's do."""
-
-SECRET_VARIABLE = "ROOVET_WEBHOOK_SECRET"  # noqa: S105 - the name of a variable, not a secret
 DEFAULT_MAX_BODY_BYTES = 1_048_576
 DEFAULT_BODY_TIMEOUT = 10.0
 
@@ -144,11 +138,10 @@ class WebhookReceiver(Router):
         super().__init__()
         self._tolerance = checked_tolerance(tolerance)
         self._accept_truncated = accept_truncated
-        self._resolver: Resolver | None = None
-        self._verifier: Verifier | None = None
-        self._default_secret: Callable[[], SecretLike | None] = _secret_of_environment
         # Before anything else can fail, so that no later traceback finds the secret in this frame.
-        self._use_secret(secret)
+        self._tenants: Tenants = Tenants(
+            secret, endpoint=endpoint, tolerance=tolerance, accept_truncated=accept_truncated
+        )
         del secret
         self.endpoint = endpoint
         self._max_body_bytes = max_body_bytes
@@ -162,7 +155,7 @@ class WebhookReceiver(Router):
         self._dedupe = dedupe
         self._modules = (handlers,) if isinstance(handlers, str) else tuple(handlers)
         self._diagnostics = Diagnostics(endpoint, self._tolerance, accept_truncated, debug)
-        self._clock = clock
+        self._clock: Callable[[], float] = clock
         self._plan: Plan | None = None
         self._observers: tuple[Observer, ...] = ()
         self._check_options()
@@ -209,23 +202,12 @@ class WebhookReceiver(Router):
 
     # Secrets
 
-    @forgets_secret
-    def _use_secret(self, secret: SecretLike | Resolver | None) -> None:
-        self._resolver = self._verifier = None
-        if callable(secret):
-            self._resolver = secret
-        elif secret is not None:
-            self._verifier = self._make_verifier(secret)
-
-    def _make_verifier(self, secret: SecretLike) -> Verifier:
-        return Verifier(secret, tolerance=self._tolerance, accept_truncated=self._accept_truncated)
-
     def default_secret(self, source: Callable[[], SecretLike | None]) -> None:
         """Name where a secret comes from when none was given: what a framework's adapter calls at mount.
 
         The environment is asked after it.
         """
-        self._default_secret = lambda: source() or _secret_of_environment()
+        self._tenants.ask_first(source)
 
     def require_secret(self) -> None:
         """Check that there is a secret, or a resolver.
@@ -234,40 +216,7 @@ class WebhookReceiver(Router):
             ConfigurationError: There is none.
             InvalidSecretError: The one in the settings or the environment cannot be one.
         """
-        if self._resolver is None:
-            self._static_verifier()
-
-    def _static_verifier(self) -> Verifier:
-        if self._verifier is None:
-            self._verifier = self._default_verifier()
-        return self._verifier
-
-    @forgets_secret
-    def _default_verifier(self) -> Verifier:
-        secret = self._default_secret()
-        if not secret:
-            message = (
-                f"the receiver {self.endpoint!r} has no signing secret: pass WebhookReceiver(secret=…), or set "
-                f"{SECRET_VARIABLE} in the environment (under Django, in the settings)"
-            )
-            raise ConfigurationError(message)
-        return self._make_verifier(secret)
-
-    async def _tenant(self, request: WebhookRequest, bridge: Bridge) -> tuple[str, Verifier]:
-        if self._resolver is None:
-            return DEFAULT_TENANT, self._static_verifier()
-        try:
-            tenant = cast("Tenant | None", await bridge.call(self._resolver, request))
-        except Exception as error:
-            message = f"the resolver of tenants raised {type(error).__name__}"
-            raise TenantLookupFailed(message) from error
-        if tenant is None:
-            message = "the resolver knows no tenant for this request"
-            raise UnknownTenant(message)
-        if not isinstance(tenant, Tenant):
-            message = f"the resolver of tenants must return a Tenant or None, not {type(tenant).__name__}"
-            raise TenantLookupFailed(message)
-        return tenant.name, self._make_verifier(tenant.keyring)
+        self._tenants.require()
 
     # Readiness
 
@@ -410,7 +359,7 @@ class WebhookReceiver(Router):
             head = admit(request, max_body_bytes=self._max_body_bytes)
             signature = parse_signature(head.signature, accept_truncated=self._accept_truncated)
             check_timestamp(signature, now, self._tolerance, head.timestamp)
-            tenant, verifier = await self._tenant(request, bridge)
+            tenant, verifier = await self._tenants.of(request, bridge)
             keys = verifier.keyring
             intake = Intake(verifier.begin(signature, now=now), self._max_body_bytes)
             await bridge.read(request.body, intake.take, self._body_timeout)
@@ -549,13 +498,13 @@ class WebhookReceiver(Router):
             observer: Is told what becomes of each request, beside those that are told already. It may come
                 after the first dispatch, where a hook may not; see `roovet_webhooks.testing.recording`.
         """
-        before = self._resolver, self._verifier, self._clock, self.inbox, self._acknowledge, self._observers
+        before = self._tenants, self._clock, self.inbox, self._acknowledge, self._observers
         # Not a variable of this frame, through which goes whatever the test raises.
         given = [] if secret is _UNCHANGED else [secret]
         del secret
         try:
             if given:
-                self._use_secret(given.pop())
+                self._tenants = self._tenants.with_secret(given.pop())
             if clock is not _UNCHANGED:
                 self._clock = clock
             if inbox is not _UNCHANGED:
@@ -564,16 +513,8 @@ class WebhookReceiver(Router):
                 self._observers = (*self._observers, observer)
             yield self
         finally:
-            self._resolver, self._verifier, self._clock, self.inbox, self._acknowledge, self._observers = before
+            self._tenants, self._clock, self.inbox, self._acknowledge, self._observers = before
 
     def __repr__(self) -> str:
         """Show which receiver it is."""
         return f"WebhookReceiver(endpoint={self.endpoint!r})"
-
-
-def _secret_of_environment() -> SecretLike | None:
-    value = os.environ.get(SECRET_VARIABLE, "")
-    secrets = [part for part in value.split(",") if part]
-    if len(secrets) == 1:
-        return secrets[0]
-    return secrets or value or None

@@ -18,7 +18,7 @@ ROWS = [
     ["signature", "events", "retry", "telemetry"],
     ["mac", "signing", "explain", "delivery", "routing"],
     ["inbox"],
-    ["life", "bridge", "admission", "intake"],
+    ["life", "bridge", "admission", "intake", "tenants"],
     ["dispatch", "refusal", "receiver"],
     ["asgi", "wsgi", "flask", "django", "worker", "engines"],
     # A framework looks for its commands in a place of its own; they are tools all the same.

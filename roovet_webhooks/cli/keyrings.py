@@ -14,7 +14,7 @@ import click
 
 from roovet_webhooks.errors import ConfigurationError
 from roovet_webhooks.keys import Keyring, Unpicklable, as_keyring
-from roovet_webhooks.receiver import SECRET_VARIABLE
+from roovet_webhooks.tenants import SECRET_VARIABLE
 
 if TYPE_CHECKING:
     from roovet_webhooks.keys import SecretLike

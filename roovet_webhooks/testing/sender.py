@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from roovet_webhooks.inbox.protocol import Inbox
     from roovet_webhooks.keys import SecretLike
     from roovet_webhooks.messages import WebhookResponse
-    from roovet_webhooks.receiver import Resolver, WebhookReceiver
+    from roovet_webhooks.receiver import WebhookReceiver
+    from roovet_webhooks.tenants import Resolver
     from roovet_webhooks.testing.bodies import EventLike
     from roovet_webhooks.testing.clients import ClientLike, Posts, Receives
     from roovet_webhooks.testing.forgeries import Forgery
