@@ -48,6 +48,7 @@ INTERNAL = {
     "inbox.scope": "Delivery.transaction says what a handler gets",
     "intake": "a step of the receiver, as admission",
     "refusal": "a step of the receiver, as admission; explain and the guides say what it tells",
+    "tenants": "a step of the receiver, as admission; the receiver's options say what a resolver returns",
     "mac": "what it computes is documented where it is used, in signing",
 }
 
