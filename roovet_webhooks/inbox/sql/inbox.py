@@ -5,25 +5,25 @@ from __future__ import annotations
 import os
 from contextlib import contextmanager, suppress
 from time import monotonic
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 from weakref import WeakSet
 
 from sqlalchemy import delete, func, not_, or_, select, tuple_
 
-from roovet_webhooks.errors import InboxError, InboxFull, InboxUnavailable
+from roovet_webhooks.errors import InboxError, InboxUnavailable
 from roovet_webhooks.inbox import changes
 from roovet_webhooks.inbox.backlog import Backlog
 from roovet_webhooks.inbox.changes import milliseconds
 from roovet_webhooks.inbox.codec import Bodies
 from roovet_webhooks.inbox.keeper import Keeper, Watch, expiries, tell_of_reaped
 from roovet_webhooks.inbox.options import check_numbers, new_owner
-from roovet_webhooks.inbox.protocol import Claim, Claimed, Outcome, State, Stored, Verdict
 from roovet_webhooks.inbox.records import Health
 from roovet_webhooks.inbox.rows import lost
 from roovet_webhooks.inbox.sql import ledger, statements
 from roovet_webhooks.inbox.sql.census import SQLCensus
 from roovet_webhooks.inbox.sql.claims import Claimant
 from roovet_webhooks.inbox.sql.committer import Committer, Operation, RowOperation
+from roovet_webhooks.inbox.sql.recording import Recorder
 from roovet_webhooks.inbox.sql.schema import BY_LEASE, CLAIMED, delivery, versions, worker
 from roovet_webhooks.inbox.sql.transactions import check_held, record_success, transaction
 from roovet_webhooks.inbox.sql.urls import store_of
@@ -33,26 +33,20 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Generator, Iterable, Sequence
     from contextlib import AbstractContextManager
 
-    from sqlalchemy import URL, Connection, Engine, Select
+    from sqlalchemy import URL, Connection, Engine
 
-    from roovet_webhooks.delivery import Delivery, Identity
+    from roovet_webhooks.delivery import Delivery
     from roovet_webhooks.inbox.changes import Values
     from roovet_webhooks.inbox.codec import Codec
     from roovet_webhooks.inbox.pending import Pending
-    from roovet_webhooks.inbox.protocol import OnDead, Ordering
+    from roovet_webhooks.inbox.protocol import Claim, Claimed, OnDead, Ordering, Outcome, Stored
     from roovet_webhooks.inbox.records import Purged, Query, RecordedDelivery, Stats
     from roovet_webhooks.retry import RetryPolicy
 
 T = TypeVar("T")
 
 _c = delivery.c
-_NEW, _DUPLICATE = Stored(Verdict.NEW), Stored(Verdict.DUPLICATE)
-_IN_FLIGHT, _TOO_OLD = Stored(Verdict.IN_FLIGHT), Stored(Verdict.TOO_OLD)
 _MOST_REAPED = 1000
-
-
-def _duplicate() -> Stored:
-    return _DUPLICATE
 
 
 class SQLInbox:
@@ -102,13 +96,12 @@ class SQLInbox:
         check_numbers(seconds=numbers, settle=settle, counts=counts)
         self.lease: float = lease
         self.timeout: float = timeout
-        self._remember, self._settling_time = remember, milliseconds(settle)
-        self._retain_body = milliseconds(retain_body)
+        self._remember, self._settle, self._retain_body = (
+            milliseconds(time) for time in (remember, settle, retain_body)
+        )
         self._max_waiting = max_waiting
         self._bodies = Bodies(codec)
         self._store = store_of(where, clock)
-        self._insert = self._store.insert(delivery).on_conflict_do_nothing()
-        self._insert_text = self._store.text_of(self._insert, changes.INSERTED)
         self._backlog = Backlog(max_backlog, min_free_disk)
         self._settlings: dict[tuple[str, ...], str] = {}
         self._policies: dict[str, RetryPolicy] = {}
@@ -120,6 +113,9 @@ class SQLInbox:
         """Make what belongs to one process: its name, its threads."""
         self.owner: str = new_owner()
         self._claimant = Claimant(self.owner, milliseconds(self.lease), self._bodies)
+        self._recorder = Recorder(
+            self._store, self._backlog, self._claimant, remember=self._remember, settle=self._settle
+        )
         self._watch = Watch(self.lease)
         self._committer = Committer(self._store, self._max_waiting)
         self._keeper = Keeper(self, self.lease)
@@ -151,73 +147,12 @@ class SQLInbox:
 
     def store(self, delivery: Delivery, *, claim: bool) -> Pending[Stored]:
         """Record a delivery; see `Inbox.store`."""
-        name, body = self._bodies.encode(delivery.raw)
-        values = changes.recorded(delivery, body, name)
-        too_old = delivery.event.ts < delivery.received_at - self._remember
         if self._backlog.is_time_to_look(delivery.endpoint, workers_needed=not claim):
             self._run(self._look)
-        row = (1, delivery.endpoint, delivery.tenant, values["key_ts"], values["key"])
-        if claim or self._backlog.full is not None:
-
-            def record(connection: Connection, now: int) -> Stored:
-                return self._record(connection, now, delivery.identity, values, too_old=too_old, claim=claim)
-
-            def let_go(stored: Stored) -> None:
-                self._let_go([stored.claim] if stored.claim else [])
-
-            return self._submit(Operation(record, row, let_go, bounded=True))
-
-        def parameters(now: int) -> Values:
-            new = changes.stored_too_old(now=now) if too_old else None
-            return {**values, **(new or changes.stored(delivery.event.ts, now=now, settle=self._settling_time))}
-
-        return self._submit(
-            RowOperation(
-                self._insert_text,
-                parameters,
-                changed=_TOO_OLD if too_old else _NEW,
-                unchanged=_duplicate,
-                row=row,
-                bounded=True,
-            )
-        )
+        return self._submit(self._recorder.recording(delivery, claim=claim, let_go=self._let_go))
 
     def _look(self, connection: Connection, now: int) -> None:
         self._backlog.look(SQLCensus(self._store, connection, now))
-
-    def _record(  # noqa: PLR0913 - what is known of a delivery
-        self, connection: Connection, now: int, identity: Identity, values: Values, *, too_old: bool, claim: bool
-    ) -> Stored:
-        """Record a delivery by itself: one whose copy may have to be claimed, or for which there may be no room."""
-        full = self._backlog.full
-        if full is None:
-            if too_old:
-                new = changes.stored_too_old(now=now)
-            elif claim:
-                new = changes.stored_claimed(now=now, lease=self._claimant.lease, owner=self.owner)
-            else:
-                new = changes.stored(values["ts"], now=now, settle=self._settling_time)
-            number = connection.execute(self._insert.values({**values, **new}).returning(_c.id)).scalar()
-            if number is not None:
-                if too_old:
-                    return _TOO_OLD
-                return Stored(Verdict.NEW, Claim(identity, 1, number=number)) if claim else _NEW
-        found = connection.execute(select(_c.id, _c.state).where(statements.is_identity(values))).first()
-        if found is None:
-            message = f"no new deliveries are accepted: {full or 'the record has just been tidied; once more'}"
-            raise InboxFull(message)
-        if not claim or found.state in {State.DONE, State.DEAD}:
-            return _DUPLICATE
-        if found.state == State.CLAIMED:
-            # Alive or not: only the reaper, which does not trust the clock alone, frees it.
-            return _IN_FLIGHT
-        query = self._unlocked(select(_c.id).where(_c.id == found.id, statements.STILL_READY))
-        taken = self._claimant.take(connection, query, now)
-        return Stored(Verdict.NEW, taken[0].claim) if taken else _IN_FLIGHT
-
-    def _unlocked(self, query: Select[Any]) -> Select[Any]:
-        """Return a query without the rows that another transaction has locked: nobody waits for a handler."""
-        return query.with_for_update(skip_locked=True) if self._store.locks_rows else query
 
     # Claims
 
@@ -330,21 +265,21 @@ class SQLInbox:
 
     def complete(self, claim: Claim, outcome: Outcome) -> Pending[None]:
         """End a delivery; see `Inbox.complete`."""
-        return self._settle(claim, lambda now: changes.completed(outcome, now=now))
+        return self._end(claim, lambda now: changes.completed(outcome, now=now))
 
     def fail(self, claim: Claim, error: str, *, retry_in: float) -> Pending[None]:
         """Give a claim back after a failure; see `Inbox.fail`."""
-        return self._settle(claim, lambda now: changes.failed(claim, error, now=now, retry_in=retry_in))
+        return self._end(claim, lambda now: changes.failed(claim, error, now=now, retry_in=retry_in))
 
     def release(self, claim: Claim, *, retry_in: float) -> Pending[None]:
         """Give a claim back; see `Inbox.release`."""
-        return self._settle(claim, lambda now: changes.released(now=now, retry_in=retry_in))
+        return self._end(claim, lambda now: changes.released(now=now, retry_in=retry_in))
 
     def bury(self, claim: Claim, error: str, outcome: Outcome) -> Pending[None]:
         """End a delivery as dead; see `Inbox.bury`."""
-        return self._settle(claim, lambda now: changes.buried(claim, error, outcome, now=now))
+        return self._end(claim, lambda now: changes.buried(claim, error, outcome, now=now))
 
-    def _settle(self, claim: Claim, values: Callable[[int], Values]) -> Pending[None]:
+    def _end(self, claim: Claim, values: Callable[[int], Values]) -> Pending[None]:
         which = {"its_number": claim.number, "its_fence": claim.fence}
         statement = self._settling(tuple(values(0)))
 
@@ -391,7 +326,7 @@ class SQLInbox:
             numbers = set(connection.execute(held).scalars())
             values = {"lease_until": now + self._claimant.lease}
             # One that its handler's transaction has locked is no less held.
-            statements.taken(connection, self._unlocked(held), values, columns=[_c.id])
+            statements.taken(connection, statements.unlocked(self._store, held), values, columns=[_c.id])
             return numbers
 
         return self._now(self._run(renew))
@@ -415,7 +350,7 @@ class SQLInbox:
             freed: list[tuple[int, bool]] = []
             for lease, values, dead in expiries(self._watch, rows, self._policies, now=now, moment=self._ticks()):
                 same = (_c.id == lease.number, _c.fence == lease.fence, _c.lease_until == lease.until)
-                overdue = self._unlocked(select(_c.id).where(*same, statements.STILL_CLAIMED))
+                overdue = statements.unlocked(self._store, select(_c.id).where(*same, statements.STILL_CLAIMED))
                 if statements.taken(connection, overdue, values, columns=[_c.id]).first() is not None:
                     freed.append((lease.number, dead))
             return freed
@@ -477,8 +412,7 @@ class SQLInbox:
 
     def tidy(self) -> Purged:
         """Erase what has been kept long enough; see `DurableInbox.tidy`."""
-        remember = milliseconds(self._remember)
-        return ledger.tidy(self._run, retain_body=self._retain_body, remember=remember)
+        return ledger.tidy(self._run, retain_body=self._retain_body, remember=self._remember)
 
     def fault(self) -> str | None:
         """Say which of the store's settings endangers what it holds; ``None`` when none does."""

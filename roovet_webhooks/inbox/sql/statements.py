@@ -52,6 +52,11 @@ def by_number(query: Q) -> Q:
     return query.with_hint(delivery, "NOT INDEXED", "sqlite")
 
 
+def unlocked(store: Store, query: Select[Any]) -> Select[Any]:
+    """Return a query without the rows that another transaction has locked: nobody waits for a handler."""
+    return query.with_for_update(skip_locked=True) if store.locks_rows else query
+
+
 def settling(columns: tuple[str, ...]) -> Update:
     """Return the statement that changes some columns of a claimed delivery, if its fence has not moved on."""
     return (
@@ -101,8 +106,7 @@ def first_of_its_resource(on_dead: OnDead) -> ColumnElement[bool]:
 
 def candidates(store: Store, due: Select[Any], *, limit: int, ordering: Ordering, on_dead: OnDead) -> Select[Any]:
     """Return the query for the numbers of deliveries to take, the longest due first."""
-    query = first(due, limit=limit, ordering=ordering, on_dead=on_dead)
-    return query.with_for_update(skip_locked=True) if store.locks_rows else query
+    return unlocked(store, first(due, limit=limit, ordering=ordering, on_dead=on_dead))
 
 
 def first(due: Select[Any], *, limit: int, ordering: Ordering, on_dead: OnDead) -> Select[Any]:
@@ -114,8 +118,7 @@ def first(due: Select[Any], *, limit: int, ordering: Ordering, on_dead: OnDead) 
 
 def waiting(store: Store, window: Select[Any], condition: ColumnElement[bool]) -> Select[Any]:
     """Return the query for the numbers of those deliveries in a window that are ready and meet a condition."""
-    query = by_number(select(c.id).where(c.id.in_(window), STILL_READY, condition))
-    return query.with_for_update(skip_locked=True) if store.locks_rows else query
+    return unlocked(store, by_number(select(c.id).where(c.id.in_(window), STILL_READY, condition)))
 
 
 def in_turn(connection: Connection, store: Store, endpoint: str) -> None:
