@@ -17,6 +17,8 @@ from support import NOW, SECRET, headers_of, payload, request_of
 import roovet_webhooks
 from roovet_webhooks import Delivery, DropDelivery, Event, RetryLater, WebhookReceiver, telemetry
 from roovet_webhooks.dispatch import context
+from roovet_webhooks.inbox.sql import SQLInbox
+from roovet_webhooks.telemetry import watch
 from roovet_webhooks.telemetry.tables import ABOUT, BOUND, EVENTS, FIELDS
 
 if TYPE_CHECKING:
@@ -85,8 +87,8 @@ def test_structlog_where_the_application_configures_it_later(
     assert not caplog.records
 
 
-def receiver_of() -> WebhookReceiver:
-    receiver = WebhookReceiver(SECRET, clock=lambda: NOW)
+def receiver_of(**options: Any) -> WebhookReceiver:  # noqa: ANN401 - a receiver's own arguments
+    receiver = WebhookReceiver(SECRET, clock=lambda: NOW, **options)
 
     @receiver.on("order.failed")
     def fail(event: Event) -> None:
@@ -134,6 +136,72 @@ def test_a_log_that_raises_changes_nothing(caplog: pytest.LogCaptureFixture) -> 
         "log.failed event='delivery.handled'",
         "log.failed event='delivery.duplicate'",
         "log.failed event='delivery.rejected'",
+    ]
+
+
+# What is told of a delivery that a worker is to run: that it was stored, to whoever wants to know
+
+
+@pytest.fixture
+def storing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WebhookReceiver]:
+    """Yield a receiver of an application that does not use OpenTelemetry: its log is all that it tells."""
+    monkeypatch.setattr(watch, "_otel", lambda: None)
+    inbox = SQLInbox(f"sqlite:///{tmp_path / 'roovet.db'}")
+    yield receiver_of(inbox=inbox)
+    inbox.close()
+
+
+def stores(receiver: WebhookReceiver) -> None:
+    """See that a receiver stores a delivery, and knows its copy."""
+    request = request_of()
+    assert [receiver.receive(request).body for _ in range(2)] == [b'{"status":"stored"}', b'{"status":"duplicate"}']
+
+
+@pytest.mark.parametrize(
+    ("level", "told"),
+    [("DEBUG", ["delivery.stored", "delivery.duplicate"]), ("INFO", ["delivery.duplicate"]), ("WARNING", [])],
+)
+def test_the_standard_logger_is_told_what_was_stored(
+    storing: WebhookReceiver, caplog: pytest.LogCaptureFixture, level: str, told: list[str]
+) -> None:
+    caplog.set_level(level, "roovet_webhooks")
+    stores(storing)
+    assert [record.getMessage().split()[0] for record in caplog.records] == told
+
+
+@pytest.mark.parametrize(
+    ("wrapper", "told"),
+    [
+        (structlog.make_filtering_bound_logger(logging.DEBUG), ["delivery.stored", "delivery.duplicate"]),
+        (structlog.make_filtering_bound_logger(logging.INFO), ["delivery.duplicate"]),
+        (structlog.stdlib.BoundLogger, ["delivery.stored", "delivery.duplicate"]),  # these two do not say
+        (structlog.BoundLogger, ["delivery.stored", "delivery.duplicate"]),
+    ],
+    ids=["debug", "info", "stdlib", "generic"],
+)
+def test_structlog_is_told_what_was_stored(
+    storing: WebhookReceiver,
+    configured: list[dict[str, Any]],
+    wrapper: type[Any],
+    told: list[str],
+) -> None:
+    structlog.configure(wrapper_class=wrapper)
+    stores(storing)
+    assert [event["event"] for event in configured] == told
+
+
+@pytest.mark.usefixtures("configured")
+def test_a_log_that_cannot_be_opened_changes_nothing(
+    storing: WebhookReceiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full() -> object:
+        raise OSError(28, "No space left on device")
+
+    structlog.configure(logger_factory=full)
+    stores(storing)
+    assert [record.getMessage() for record in caplog.records] == [
+        "log.failed event='delivery.stored'",
+        "log.failed event='delivery.duplicate'",
     ]
 
 

@@ -81,9 +81,13 @@ def is_heard(event: str) -> bool:
     level = LEVELS[EVENTS[event].level]
     if not structlog.is_configured():
         return _enabled(level)
-    # Not every wrapper class knows; one that does not may write it.
-    asked: Callable[[int], bool] | None = getattr(_configured.bind(), "is_enabled_for", None)
-    return asked is None or asked(level)
+    try:
+        logger = _configured.bind()
+        # Asked of the class: not every one knows, and some take whatever is called for the name of a level to log at.
+        asked: Callable[[object, int], bool] | None = getattr(type(logger), "is_enabled_for", None)
+        return asked is None or asked(logger, level)
+    except Exception:  # noqa: BLE001 - `tell` logs it
+        return True
 
 
 # The variables that structlog keeps for these names. It hands them out in the tokens of whoever binds them; setting
