@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from django.db import IntegrityError, connections, transaction
+from django.db import DatabaseError, IntegrityError, connections, transaction
 from django_support import KINDS, Entry, Shop, database
 
 from roovet_webhooks import (
@@ -547,6 +548,31 @@ def test_a_transaction_that_takes_too_long_is_undone_and_lets_others_write(
     # The connection is as it was.
     shop.write("later")
     assert shop.entries() == ["later"]
+
+
+def test_a_result_that_stays_open_keeps_nobody_waiting(on_sqlite: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    # What ends the long statement ends a rollback too, for as long as another result is open.
+    monkeypatch.setattr(dialects, "SQLITE_SECONDS", 0.2)
+    rows = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1e9) SELECT {} FROM n"
+    answers: list[str] = []
+    kept: list[Any] = []
+
+    @on_sqlite.receiver.on("*")
+    def book(_event: Event) -> None:
+        on_sqlite.write("never")
+        for what in ("i", "sum(i)"):
+            kept.append(connections["sqlite"].cursor())
+            with suppress(DatabaseError):
+                kept[-1].execute(rows.format(what))
+        thread = threading.Thread(target=lambda: answers.append(on_sqlite.deliver()))
+        thread.start()
+        thread.join()
+
+    on_sqlite.deliver()
+    assert on_sqlite.work() is None
+    assert [*answers, on_sqlite.deliver()] == ["stored", "stored"]
+    on_sqlite.write("later")
+    assert on_sqlite.entries() == ["later"]
 
 
 def test_a_long_handler_keeps_its_claim_meanwhile(shop: Shop) -> None:

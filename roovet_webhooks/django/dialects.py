@@ -66,6 +66,9 @@ class _Deadline:
 
     check_whole = check
 
+    def watch(self, cursor: object, /) -> None:
+        """Leave it to the server, which closes results with the transaction."""
+
     def exceeded(self) -> ConfigurationError | None:
         return too_long(self._seconds) if monotonic() > self._until else None
 

@@ -6,7 +6,7 @@ It is one of Django's, so that whatever the handler does through the ORM is in i
 from __future__ import annotations
 
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from django.db import Error, IntegrityError, transaction
 
@@ -104,7 +104,9 @@ class HandlerTransaction:
                 self._beginning = False
         return self._begun
 
-    def _before(self, execute: Callable[..., object], sql: object, *others: object) -> object:
+    def _before(
+        self, execute: Callable[..., object], sql: object, params: object, many: object, context: dict[str, Any]
+    ) -> object:
         """Begin before a statement is executed, and let none end the transaction."""
         if not self._beginning:
             begun = self.begin()
@@ -112,10 +114,11 @@ class HandlerTransaction:
                 if ends_transaction(str(sql)):
                     self._refuse()
                 begun.bound.check()
+                begun.bound.watch(context["cursor"].cursor)
             except ConfigurationError as error:
                 self._fault = error
                 raise
-        return execute(sql, *others)
+        return execute(sql, params, many, context)
 
     @staticmethod
     def _refuse() -> NoReturn:

@@ -6,7 +6,8 @@ import re
 import sqlite3
 import threading
 from contextlib import suppress
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+from weakref import WeakValueDictionary
 
 from roovet_webhooks.errors import ConfigurationError
 
@@ -28,6 +29,10 @@ class Limit(Protocol):
         Raises:
             ConfigurationError: It took too long, or something ended it other than the inbox.
         """
+        ...
+
+    def watch(self, cursor: Any, /) -> None:  # noqa: ANN401 - the driver's own
+        """Take note of a cursor, whose result may have to be closed before anything can be undone."""
         ...
 
     def check_whole(self) -> None:
@@ -83,6 +88,8 @@ class SQLiteLimit:
         self._seconds = seconds
         self._let_go = let_go
         self._expired = False
+        # By their ids: what a handler lets go is not kept here.
+        self._cursors: WeakValueDictionary[int, sqlite3.Cursor] = WeakValueDictionary()
         self._over = threading.Event()
         self._timer = _timer(seconds, self._end)
 
@@ -92,7 +99,7 @@ class SQLiteLimit:
 
     def _end(self) -> None:
         self._expired = True
-        # Only a statement that runs is interrupted: while a cursor is open, an interrupt would stop the rollback too.
+        # Only a statement that runs is interrupted: while a result is open, an interrupt would stop the rollback too.
         interrupt = _timer(_PATIENCE, self._interrupt)
         interrupt.start()
         self._roll_back()
@@ -112,6 +119,7 @@ class SQLiteLimit:
 
     def _roll_back(self) -> None:
         while True:
+            self._close_results()
             try:
                 # In this order: after the rollback each write of the handler's would commit itself.
                 self._driver.execute("PRAGMA query_only=ON")
@@ -122,6 +130,17 @@ class SQLiteLimit:
             except sqlite3.ProgrammingError:
                 pass  # closed
             return
+
+    def _close_results(self) -> None:
+        # One that is open after an interrupt keeps the rollback from being done, and a connection that is closed from
+        # letting go of the file.
+        for cursor in filter(None, [reference() for reference in self._cursors.valuerefs()]):
+            with suppress(sqlite3.ProgrammingError):  # it runs, and will be interrupted
+                cursor.close()
+
+    def watch(self, cursor: sqlite3.Cursor, /) -> None:
+        """Take note of a cursor; see `Limit.watch`."""
+        self._cursors[id(cursor)] = cursor
 
     def undo(self) -> None:
         """Undo what was written; see `Limit.undo`."""

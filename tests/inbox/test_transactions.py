@@ -17,7 +17,8 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from inbox.worlds import claimed, given, record_of, run_in_transaction, state_of
 from roovet_webhooks import ConfigurationError, LeaseLost
-from roovet_webhooks.inbox.protocol import Outcome, State
+from roovet_webhooks.inbox.limits import SQLiteLimit
+from roovet_webhooks.inbox.protocol import Outcome, State, Stored, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -181,6 +182,43 @@ def test_savepoints_are_the_handlers_own(database: SQLWorld) -> None:
         connection.exec_driver_sql("ROLLBACK TO mine")
         connection.exec_driver_sql("RELEASE mine")
     assert database.booked() == ["kept", "kept too"]
+
+
+class TestOpenResults:
+    """A handler reads some rows of a result, leaves it open, and maybe keeps it."""
+
+    ROWS = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10000) SELECT i FROM n"
+
+    # One that is streamed and dropped has psycopg warn of it.
+    @pytest.mark.parametrize(("streamed", "kept"), [(False, False), (False, True), (True, True)])
+    def test_they_keep_nobody_from_anything(self, database: SQLWorld, streamed: bool, kept: bool) -> None:  # noqa: FBT001 - cases
+        inbox, elsewhere = database.process(), database.process()
+        delivery = database.delivery()
+        claim = claimed(inbox, delivery)
+        results: list[Any] = []
+
+        def work(connection: Connection) -> None:
+            database.book(connection, "once")
+            result = connection.execute(text(self.ROWS), execution_options={"stream_results": streamed})
+            assert result.fetchone() == (1,)
+            if kept:
+                results.append(result)
+
+        run_in_transaction(inbox, claim, work)
+        assert database.booked() == ["once"]
+        assert record_of(inbox, delivery).succeeded == ("book",)
+        given(inbox.complete(claim, Outcome.HANDLED))
+        # Each writes after the other, who may still be looking at what was there before.
+        for process in (elsewhere, inbox, elsewhere, inbox):
+            later = database.delivery()
+            run_in_transaction(process, claimed(process, later), lambda made: database.book(made, "later"))
+            assert record_of(elsewhere, later).succeeded == ("book",)
+        for result in results:
+            with suppress(SQLAlchemyError):
+                result.fetchall()
+            result.close()
+        assert given(inbox.store(delivery, claim=True)).verdict is Verdict.DUPLICATE
+        assert database.booked() == ["later"] * 4 + ["once"]
 
 
 class TestSessions:
@@ -382,6 +420,82 @@ class TestTooLong:
         inbox._store.limit = 30
         run_in_transaction(inbox, claim, lambda connection: database.book(connection, "at last"))
         assert database.booked() == ["at last"]
+
+    def test_a_result_that_stays_open_keeps_nobody_waiting(self, sqlite: SQLWorld) -> None:
+        # What ends the long statement ends a rollback too, for as long as another result is open.
+        inbox, elsewhere = sqlite.process(), sqlite.process()
+        inbox._store.limit = LIMIT
+        claim = claimed(inbox, sqlite.delivery())
+        kept: list[Any] = []
+        stored: list[Stored] = []
+
+        def work(connection: Connection) -> None:
+            sqlite.book(connection, "early")
+            kept.append(connection.execute(text("SELECT 1 UNION ALL SELECT 2 UNION ALL SELECT 3")))
+            kept[0].fetchone()
+            with suppress(SQLAlchemyError):
+                _select_for_ever(connection)
+            # The handler still runs, and nobody waits for it.
+            stored.append(given(elsewhere.store(sqlite.delivery(), claim=False)))
+
+        with pytest.raises(ConfigurationError, match="open for more than"):
+            run_in_transaction(inbox, claim, work)
+        stored.append(given(elsewhere.store(sqlite.delivery(), claim=False)))
+        assert [one.verdict for one in stored] == [Verdict.NEW] * 2
+        assert sqlite.booked() == []
+
+    def test_a_result_that_outlives_a_failure_keeps_no_lock(self, sqlite: SQLWorld) -> None:
+        inbox, elsewhere = sqlite.process(), sqlite.process()
+        claim = claimed(inbox, sqlite.delivery())
+        kept: list[Any] = []
+
+        def work(connection: Connection) -> None:
+            sqlite.book(connection, "never")
+            kept.append(connection.execute(text("SELECT 1 UNION ALL SELECT 2 UNION ALL SELECT 3")))
+            kept[0].fetchone()
+            raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            run_in_transaction(inbox, claim, work)
+        for process in (elsewhere, inbox):
+            assert given(process.store(sqlite.delivery(), claim=False)).verdict is Verdict.NEW
+        assert sqlite.booked() == []
+
+    @pytest.mark.parametrize("interrupted", ["the setting", "the rollback"])
+    def test_an_interrupt_that_meets_the_end_itself(self, interrupted: str) -> None:
+        faults = [interrupted]
+
+        class Driver(sqlite3.Connection):
+            def _meet(self, step: str) -> None:
+                if step in faults:
+                    faults.remove(step)
+                    message = "interrupted"
+                    raise sqlite3.OperationalError(message)
+
+            def execute(self, statement: str, *_: Any) -> sqlite3.Cursor:  # noqa: ANN401 - parameters, and there are none
+                if statement.startswith("PRAGMA"):
+                    self._meet("the setting")
+                return super().execute(statement)
+
+            def rollback(self) -> None:
+                self._meet("the rollback")
+                super().rollback()
+
+        ended = threading.Event()
+        driver = sqlite3.connect(":memory:", factory=Driver, check_same_thread=False, isolation_level=None)
+        driver.execute("CREATE TABLE ledger (entry TEXT)")
+        driver.execute("BEGIN")
+        driver.execute("INSERT INTO ledger VALUES ('early')")
+        limit = SQLiteLimit(driver, 0, ended.set)
+        limit.begin()
+        assert ended.wait(30), "the next one was never let in"
+        with pytest.raises(ConfigurationError, match="open for more than 0 s"):
+            limit.check_whole()
+        assert driver.execute("SELECT * FROM ledger").fetchall() == []
+        with pytest.raises(sqlite3.OperationalError, match="readonly"):
+            driver.execute("INSERT INTO ledger VALUES ('late')")
+        assert not faults
+        driver.close()
 
     def test_a_statement_of_the_driver_writes_nothing_either(self, sqlite: SQLWorld) -> None:
         inbox = sqlite.process()

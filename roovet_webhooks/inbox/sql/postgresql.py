@@ -162,6 +162,9 @@ class _PostgreSQLLimit:
         if (exceeded := self.exceeded()) is not None:
             raise exceeded
 
+    def watch(self, cursor: object, /) -> None:
+        """Leave it to the server, which closes results with the transaction."""
+
     def check_whole(self) -> None:
         if self._connection.execute(select(func.txid_current())).scalar_one() != self._number:
             raise over()

@@ -32,6 +32,10 @@ _c = delivery.c
 class _UndoneError(Exception):
     """The handler raised; the transaction is rolled back."""
 
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(error)
+        self.error: BaseException = error
+
 
 def check_held(connection: Connection, store: Store, claim: Claim) -> None:
     """Check that a claim holds, and where rows are locked one by one keep it from being taken meanwhile.
@@ -61,7 +65,6 @@ def transaction(store: Store, claim: Claim, handler: str) -> Generator[Connectio
         ConfigurationError: The handler has committed or rolled back, had a transaction already, or took too long;
             nothing was changed.
     """
-    undone: BaseException | None = None
     try:
         with store.write_for_handler() as (connection, _):
             check_held(connection, store, claim)
@@ -71,18 +74,17 @@ def transaction(store: Store, claim: Claim, handler: str) -> Generator[Connectio
                     guard.check()
                     limit.check_whole()
                 except BaseException as error:  # noqa: BLE001 - raised again, below
-                    undone = limit.exceeded() or guard.refusal or error
-                    if undone is not error:
+                    reason = limit.exceeded() or guard.refusal or error
+                    if reason is not error:
                         guard.undo()
-                    raise _UndoneError from None
+                    raise _UndoneError(reason) from None
                 if not record_success(connection, store, claim, handler):
                     message = f"{handler} has had its transaction for this delivery; put all of its writes into one"
                     raise ConfigurationError(message)
                 check_held(connection, store, claim)
-    except _UndoneError:
+    except _UndoneError as undone:
         # Raised out here, where what a handler's own SQL did wrong is not taken for a fault of the store.
-        if undone is not None:
-            raise undone from undone.__cause__
+        raise undone.error from undone.error.__cause__
 
 
 class _Guard:
@@ -130,7 +132,8 @@ class _Guard:
         self._limit.undo()
         self._connection.invalidate()
 
-    def _before(self, connection: Connection, _cursor: object, statement: str, *_others: object) -> None:
+    def _before(self, connection: Connection, cursor: object, statement: str, *_others: object) -> None:
         if ends_transaction(statement):
             self._refuse(connection)
         self._limit.check()
+        self._limit.watch(cursor)
