@@ -8,16 +8,17 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from sqlalchemy import text
 
-from inbox.worlds import claimed, eventually, given, record_of, state_of, take
+from inbox.worlds import Gate, claimed, eventually, given, record_of, state_of, take
 from roovet_webhooks import ConfigurationError, InboxFull, InboxUnavailable, LeaseLost
 from roovet_webhooks.bridge import AsyncBridge, SyncBridge, run
 from roovet_webhooks.inbox.pending import Pending
 from roovet_webhooks.inbox.protocol import Claim, Outcome, State, Stored, Verdict
+from roovet_webhooks.inbox.sql import committer
 from roovet_webhooks.inbox.sql.committer import MAX_BATCH, Operation
 from roovet_webhooks.inbox.sql.store import Conflict
 
@@ -29,28 +30,6 @@ if TYPE_CHECKING:
     from inbox.worlds import SQLWorld, World
 
 NEW, DUPLICATE = Stored(Verdict.NEW), Stored(Verdict.DUPLICATE)
-
-
-class Gate:
-    """Keeps an inbox's committer busy, so that what is submitted meanwhile shares the next transaction."""
-
-    def __init__(self, inbox: Any) -> None:  # noqa: ANN401 - a SQLInbox
-        self.inbox = inbox
-        self.entered = threading.Event()
-        self.opened = threading.Event()
-
-    def wait(self, _connection: object, _now: int) -> None:
-        self.entered.set()
-        assert self.opened.wait(60)
-
-    def __enter__(self) -> Self:
-        self.busy = self.inbox._run(self.wait)
-        assert self.entered.wait(60)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.opened.set()
-        given(self.busy)
 
 
 @contextmanager
@@ -194,6 +173,32 @@ class TestBatches:
             assert answers_kept
         inbox._store.write = write
         given(inbox.store(database.delivery(), claim=False))
+
+    @pytest.mark.parametrize(("seconds", "tries"), [(0.5, 2), (1.5, 1)], ids=["at once", "late"])
+    def test_what_failed_at_once_is_tried_again(
+        self, database: SQLWorld, monkeypatch: pytest.MonkeyPatch, seconds: float, tries: int
+    ) -> None:
+        # What took its time would take it again, and whoever waits has less and less of it.
+        inbox = database.process()
+        inbox.open()
+        now = [0.0]
+        tried: list[float] = []
+
+        def down() -> Any:  # noqa: ANN401 - a context manager that does not open
+            tried.append(now[0])
+            now[0] += seconds
+            raise InboxUnavailable("down")  # noqa: EM101 - a fault that a store reports
+
+        monkeypatch.setattr(committer, "monotonic", lambda: now[0])
+        with Gate(inbox):
+            inbox._backlog._look_at = float("inf")  # nothing else shares the batch
+            answer = inbox.store(database.delivery(), claim=False)
+            write, inbox._store.write = inbox._store.write, down
+        with pytest.raises(InboxUnavailable, match="down"):
+            given(answer)
+        assert len(tried) == tries
+        inbox._store.write = write
+        assert given(inbox.store(database.delivery(), claim=False)) == NEW
 
     def test_nothing_is_kept_alive_until_the_next_comes(self, sqlite: SQLWorld) -> None:
         inbox = sqlite.process()

@@ -405,6 +405,63 @@ class TestReplacedFiles:
         other.close()
 
 
+class TestDamage:
+    """Bytes of the file that are not what SQLite wrote there."""
+
+    def pages_of(self, sqlite: SQLiteWorld, name: str | None) -> list[int]:
+        """Return the numbers of the pages that hold a table or an index; all but the first when it has no name."""
+        if name is None:
+            [(count,)] = sqlite.query("PRAGMA page_count")
+            return list(range(2, count + 1))
+        found = sqlite.query("SELECT pageno FROM dbstat WHERE name = :name", name=name)
+        return [page for (page,) in found]
+
+    @pytest.mark.parametrize(
+        ("part", "fault"),
+        [
+            ("header", "file is not a database"),
+            (None, "database disk image is malformed"),
+            ("roovet_delivery", "database disk image is malformed"),
+            ("sqlite_autoindex_roovet_delivery_1", "database disk image is malformed"),
+        ],
+        ids=["the header", "all but the first page", "the table", "the index of identities"],
+    )
+    def test_nothing_is_accepted_until_it_is_restored(self, sqlite: SQLiteWorld, part: str | None, fault: str) -> None:
+        before = sqlite.process()
+        known = [sqlite.delivery() for _ in range(200)]
+        for answer in [before.store(delivery, claim=False) for delivery in known]:
+            given(answer)
+        before.close()  # all of it is in the file now, and nothing in the log
+        good = sqlite.path.read_bytes()
+        damaged = bytearray(good)
+        if part == "header":
+            damaged[:100] = b"\xa5" * 100
+        else:
+            size = int.from_bytes(good[16:18], "big")
+            for page in self.pages_of(sqlite, part):
+                damaged[size * (page - 1) : size * page] = b"\xa5" * size
+        for leftover in sqlite.folder.glob("roovet.db-*"):
+            leftover.unlink()
+        sqlite.path.write_bytes(damaged)
+
+        inbox = sqlite.process()
+        new = sqlite.delivery()
+        message = rf"the inbox in SQLite \(.*roovet\.db\) cannot be used: {fault}"
+        for claim in (False, True, False):
+            with pytest.raises(InboxUnavailable, match=message):
+                given(inbox.store(new, claim=claim))
+        assert sqlite.path.read_bytes()[: len(damaged)] == damaged, "what could be rescued was overwritten"
+
+        for leftover in sqlite.folder.glob("roovet.db-*"):
+            leftover.unlink()
+        restored = sqlite.folder / "restored.db"
+        restored.write_bytes(good)
+        restored.replace(sqlite.path)
+        assert given(inbox.store(new, claim=False)) == NEW
+        assert given(inbox.store(known[0], claim=False)) == DUPLICATE
+        assert len(inbox.find(Query(limit=1000))) == 201
+
+
 def started(code: str, *arguments: object) -> subprocess.Popen[bytes]:
     return subprocess.Popen(  # noqa: S603 - our own code
         [sys.executable, "-W", "error", "-c", code, *map(str, arguments)], stderr=subprocess.PIPE
@@ -509,13 +566,32 @@ class TestFork:
         assert owners
         assert inbox.owner not in owners
 
-    @pytest.mark.parametrize("look", ["get", "find", "stats", "body", "number_of", "health", "transaction"])
-    def test_a_child_that_looks_first(self, database: Any, look: str) -> None:  # noqa: ANN401 - a SQLWorld
+    @pytest.mark.parametrize(
+        "act",
+        [
+            *("store", "claim", "renew", "reap", "close", "transaction"),
+            *("get", "find", "stats", "body", "number_of", "health"),
+        ],
+    )
+    def test_whatever_a_child_does_first(self, database: Any, act: str) -> None:  # noqa: ANN401 - a SQLWorld
         inbox = database.process()
-        delivery = database.delivery()
+        delivery, due, new = (database.delivery() for _ in range(3))
         claim = claimed(inbox, delivery)
+        given(inbox.store(due, claim=False))
         parents = inbox._committer
-        looks: dict[str, Callable[[], object]] = {
+
+        def store() -> None:
+            assert given(inbox.store(new, claim=False)) == NEW
+
+        def claim_what_is_due() -> None:
+            assert [one.delivery.id for one in take(inbox)] == [due.id]
+
+        acts: dict[str, Callable[[], object]] = {
+            "store": store,
+            "claim": claim_what_is_due,
+            "renew": lambda: inbox.renew([claim]),
+            "reap": inbox.reap_now,
+            "close": inbox.close,
             "get": lambda: inbox.get(claim.number),
             "find": lambda: inbox.find(Query()),
             "stats": inbox.stats,
@@ -526,13 +602,19 @@ class TestFork:
         }
 
         def work() -> None:
-            looks[look]()
+            acts[act]()
             assert inbox._committer is not parents, "the child looked through its parent's connection"
             inbox.close()
+            with pytest.raises(InboxUnavailable, match="the inbox has been closed"):
+                given(inbox.store(new, claim=False))
 
         assert in_child(work) == 0
+        # The parent's inbox is as open as it was, and knows what the child did.
+        assert given(inbox.store(new, claim=False)) == (DUPLICATE if act == "store" else NEW)
+        assert (record_of(inbox, due).owner is not None) == (act == "claim")
+        assert record_of(inbox, due).owner != inbox.owner
         given(inbox.complete(claim, Outcome.HANDLED))
-        assert database.booked() == (["child"] if look == "transaction" else [])
+        assert database.booked() == (["child"] if act == "transaction" else [])
 
     def test_two_inboxes_of_one_file(self, sqlite: SQLiteWorld) -> None:
         one, two = sqlite.process(), sqlite.process()

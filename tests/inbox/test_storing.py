@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from cryptography.fernet import Fernet, MultiFernet
 
-from inbox.worlds import LEASE, claimed, given, number_of, record_of, state_of, take
+from inbox.worlds import LEASE, Gate, claimed, given, number_of, record_of, state_of, take
 from roovet_webhooks import ConfigurationError, InboxFull, RetryPolicy
 from roovet_webhooks.errors import MalformedPayload
 from roovet_webhooks.inbox.protocol import Claim, Outcome, State, Stored, Verdict
@@ -303,6 +303,18 @@ class TestLimits:
         inbox = postgresql.process(min_free_disk=2**60)
         self.look(inbox)
         assert given(inbox.store(postgresql.delivery(), claim=False)) == NEW
+
+    def test_room_that_is_found_lets_in_who_waits_behind_the_look(self, database: SQLWorld) -> None:
+        inbox = database.process(max_backlog=1)
+        known = database.delivery()
+        claim = claimed(inbox, known)
+        self.look(inbox)
+        given(inbox.complete(claim, Outcome.HANDLED))
+        with Gate(inbox):
+            # Submitted while the inbox says that it is full, and carried out when it no longer is.
+            inbox._run(inbox._look)
+            answers = [inbox.store(one, claim=False) for one in (known, database.delivery())]
+        assert [given(answer) for answer in answers] == [DUPLICATE, NEW]
 
     def test_the_limits_are_looked_at_by_themselves(self, database: SQLWorld) -> None:
         inbox = database.process(max_backlog=2)

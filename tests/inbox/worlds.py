@@ -9,9 +9,10 @@ from __future__ import annotations
 import itertools
 import os
 import sqlite3
+import threading
 import time
 from contextlib import closing
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, cast
 
 import sqlalchemy
 from services import url_of
@@ -261,6 +262,28 @@ WORLDS: dict[str, Callable[[Path], World]] = {
     "sqlite": SQLiteWorld,
     "postgresql": PostgreSQLWorld,
 }
+
+
+class Gate:
+    """Keeps an inbox's committer busy, so that what is submitted meanwhile shares the next transaction."""
+
+    def __init__(self, inbox: Any) -> None:  # noqa: ANN401 - a SQLInbox
+        self.inbox = inbox
+        self.entered = threading.Event()
+        self.opened = threading.Event()
+
+    def wait(self, _connection: object, _now: int) -> None:
+        self.entered.set()
+        assert self.opened.wait(60)
+
+    def __enter__(self) -> Self:
+        self.busy = self.inbox._run(self.wait)
+        assert self.entered.wait(60)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.opened.set()
+        given(self.busy)
 
 
 # What tests say often
