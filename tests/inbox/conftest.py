@@ -40,6 +40,12 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
     yield from _lived(WORLDS[request.param](tmp_path))
 
 
+@pytest.fixture(params=[SQLiteWorld, PostgreSQLWorld], ids=["sqlite", "postgresql"])
+def empty(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
+    """A world in such a database in which no inbox has been opened yet."""
+    yield from _lived(request.param(tmp_path, prepared=False))
+
+
 @pytest.fixture
 def memory(tmp_path: Path) -> Iterator[World]:
     """A world of one process."""

@@ -478,7 +478,7 @@ def ended(processes: list[subprocess.Popen[bytes]]) -> list[str]:
     return complaints
 
 
-def test_eight_processes_make_the_tables_at_once(database: SQLWorld) -> None:
+def test_eight_processes_make_the_tables_at_once(empty: SQLWorld) -> None:
     children: list[int] = []
     start = time.monotonic() + 0.3
     for _ in range(8):
@@ -486,20 +486,20 @@ def test_eight_processes_make_the_tables_at_once(database: SQLWorld) -> None:
         if pid == 0:  # pragma: no cover - in a process that coverage does not see
             status = 1
             try:
-                inbox: Any = database.make()
+                inbox: Any = empty.make()
                 time.sleep(max(0, start - time.monotonic()))
                 inbox.open()
-                given(inbox.store(database.delivery("the same"), claim=False))
+                given(inbox.store(empty.delivery("the same"), claim=False))
                 status = 0
             finally:
                 os._exit(status)
         children.append(pid)
     assert [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children] == [0] * 8
-    assert database.query("SELECT name, value FROM roovet_meta ORDER BY name") == [
+    assert empty.query("SELECT name, value FROM roovet_meta ORDER BY name") == [
         ("min_compatible", "1"),
         ("version", "1"),
     ]
-    assert database.query("SELECT count(*) FROM roovet_delivery") == [(1,)]
+    assert empty.query("SELECT count(*) FROM roovet_delivery") == [(1,)]
 
 
 STORE = """

@@ -6,12 +6,16 @@ store joins the suite with a subclass of `World` and a line in `WORLDS`.
 
 from __future__ import annotations
 
+import atexit
 import itertools
 import os
 import sqlite3
 import threading
 import time
-from contextlib import closing
+from contextlib import closing, contextmanager
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, cast
 
 import sqlalchemy
@@ -27,8 +31,7 @@ from roovet_webhooks.inbox.records import Query
 from roovet_webhooks.inbox.sql import SQLInbox, ledger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Generator, Sequence
 
     from sqlalchemy import Engine
 
@@ -161,11 +164,21 @@ class MemoryWorld(World):
 
 
 class SQLWorld(World):
-    """A database that `SQLInbox` knows."""
+    """A database that `SQLInbox` knows.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: For files.
+        prepared: Whether an inbox has been opened in it before.
+    """
+
+    def __init__(self, folder: Path, *, prepared: bool = True) -> None:
         super().__init__(folder)
         self._eye: sqlalchemy.Connection | None = None
+        self.set_up(prepared=prepared)
+
+    def set_up(self, *, prepared: bool) -> None:
+        """Make the database."""
+        raise NotImplementedError
 
     def url(self) -> str:
         """Return where it is."""
@@ -181,80 +194,145 @@ class SQLWorld(World):
         """Return an engine for looking at the tables, with no connection of its own."""
         return sqlalchemy.create_engine(self.url(), poolclass=sqlalchemy.NullPool)
 
-    def records(self, inbox: Any, endpoints: Sequence[str]) -> list[RecordedDelivery]:  # noqa: ANN401 - a SQLInbox
-        """Return what is recorded, through one connection that stays open."""
-        del inbox
+    def eye(self) -> sqlalchemy.Connection:
+        """Return a connection that looks at the tables, and stays open."""
         if self._eye is None:
             self._eye = self.engine().connect().execution_options(isolation_level="AUTOCOMMIT")
-        return [
-            record
-            for endpoint in endpoints
-            for record in ledger.find(self._eye, Query(endpoint=endpoint, limit=10_000))
-        ]
+        return self._eye
 
-    def close(self) -> None:
-        if self._eye is not None:
-            self._eye.close()
-        super().close()
+    @contextmanager
+    def looking(self) -> Generator[sqlalchemy.Connection]:
+        """Yield a connection for one look or one change."""
+        yield self.eye()
+
+    def records(self, inbox: Any, endpoints: Sequence[str]) -> list[RecordedDelivery]:  # noqa: ANN401 - a SQLInbox
+        """Return what is recorded, without asking the inbox."""
+        del inbox
+        eye = self.eye()
+        return [record for endpoint in endpoints for record in ledger.find(eye, Query(endpoint=endpoint, limit=10_000))]
 
     def book(self, connection: Any, entry: str) -> None:  # noqa: ANN401 - a Connection
         connection.execute(text("INSERT INTO ledger (entry) VALUES (:entry)"), {"entry": entry})
 
     def booked(self) -> list[str]:
-        with self.engine().connect() as connection:
-            return sorted(connection.execute(text("SELECT entry FROM ledger")).scalars())
+        return sorted(entry for (entry,) in self.query("SELECT entry FROM ledger"))
 
     def query(self, statement: str, **values: object) -> list[tuple[Any, ...]]:
         """Return the rows of a query."""
-        with self.engine().connect() as connection:
+        with self.looking() as connection:
             return [tuple(row) for row in connection.execute(text(statement), values)]
 
     def execute(self, statement: str, **values: object) -> None:
         """Change the tables behind the inbox's back."""
-        with self.engine().begin() as connection:
+        with self.looking() as connection:
             connection.execute(text(statement), values)
 
 
 class SQLiteWorld(SQLWorld):
     """A file."""
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
-        self.path = folder / "roovet.db"
-        self.execute("CREATE TABLE ledger (entry TEXT)")
+    def set_up(self, *, prepared: bool) -> None:
+        self.path = self.folder / "roovet.db"
+        if prepared:
+            self.path.write_bytes(_prepared_file())
+        else:
+            self.execute("CREATE TABLE ledger (entry TEXT)")
 
     def url(self) -> str:
         return f"sqlite:///{self.path}"
 
+    @contextmanager
+    def looking(self) -> Generator[sqlalchemy.Connection]:
+        # Not the eye: the file may be replaced, and none may be open during a fork.
+        with self.engine().begin() as connection:
+            yield connection
+
     def close(self) -> None:
         super().close()
+        if self._eye is not None:
+            self._eye.close()
         if self.path.exists():
             with closing(sqlite3.connect(self.path)) as connection:
                 assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
 
-class PostgreSQLWorld(SQLWorld):
-    """A schema of its own in the database of the environment."""
+@cache
+def _prepared_file() -> bytes:
+    with TemporaryDirectory() as folder:
+        world = SQLiteWorld(Path(folder), prepared=False)
+        world.process().open()
+        world.close()
+        return world.path.read_bytes()
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
+
+class PostgreSQLWorld(SQLWorld):
+    """A schema of its own in the database of the environment.
+
+    One that is as it was made but for its rows is emptied and used again: making and dropping it takes longer than most
+    tests do.
+    """
+
+    _SHAPE = """
+        SELECT relname, attname FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid
+        WHERE relnamespace = CAST(:schema AS regnamespace) AND NOT attisdropped ORDER BY relname, attname
+    """
+    _VERSIONS = "SELECT name, value FROM roovet_meta ORDER BY name"
+    _EMPTYING = """
+        WITH a AS (DELETE FROM ledger), b AS (DELETE FROM roovet_delivery), c AS (DELETE FROM roovet_handled),
+             d AS (DELETE FROM roovet_worker)
+        SELECT setval(pg_get_serial_sequence('roovet_delivery', 'id'), 1, false)
+    """
+    _free: ClassVar[list[tuple[str, sqlalchemy.Connection]]] = []
+    _as_made: ClassVar[tuple[object, ...]] = ()
+
+    def set_up(self, *, prepared: bool) -> None:
         self._base = url_of("postgresql")
+        self._prepared = prepared
+        if prepared and self._free:
+            self.schema, self._eye = self._free.pop()
+            return
         self.schema = f"roovet_test_{os.getpid()}_{next(_numbers)}"
-        self._outside(f"CREATE SCHEMA {self.schema}")
+        self.execute("SET synchronous_commit = off")  # what the eye itself does need not last
+        self.execute(f"CREATE SCHEMA {self.schema}")
         self.execute("CREATE TABLE ledger (entry TEXT)")
+        if prepared:
+            inbox = self.make()
+            inbox.open()
+            inbox.close()
+            PostgreSQLWorld._as_made = (self.query(self._SHAPE, schema=self.schema), self.query(self._VERSIONS))
 
     def url(self) -> str:
         url = sqlalchemy.make_url(self._base).update_query_dict({"options": f"-csearch_path={self.schema}"})
         return url.render_as_string(hide_password=False)
 
     def close(self) -> None:
-        super().close()
-        self._outside(f"DROP SCHEMA {self.schema} CASCADE")
+        eye = self.eye()
+        try:
+            super().close()
+        finally:
+            if self._prepared and self._is_as_made():
+                self.execute(self._EMPTYING)
+                self._free.append((self.schema, eye))
+            else:
+                _drop(self.schema, eye)
 
-    def _outside(self, statement: str) -> None:
-        engine = sqlalchemy.create_engine(self._base, poolclass=sqlalchemy.NullPool)
-        with engine.begin() as connection:
-            connection.execute(text(statement))
+    def _is_as_made(self) -> bool:
+        shape, versions = self._as_made
+        return self.query(self._SHAPE, schema=self.schema) == shape and self.query(self._VERSIONS) == versions
+
+    @classmethod
+    def drop_all(cls) -> None:
+        """Drop what could be used again."""
+        while cls._free:
+            _drop(*cls._free.pop())
+
+
+def _drop(schema: str, eye: sqlalchemy.Connection) -> None:
+    eye.execute(text(f"DROP SCHEMA {schema} CASCADE"))
+    eye.close()
+
+
+atexit.register(PostgreSQLWorld.drop_all)
 
 
 WORLDS: dict[str, Callable[[Path], World]] = {
