@@ -24,7 +24,7 @@ from django.db import DatabaseError, IntegrityError, OperationalError, connectio
 from django.test import AsyncClient, Client, TestCase, override_settings
 from django.urls import path as url
 from django_support import KINDS, Entry, Shop, added, database, migrate, settings_of
-from support import PATH, SECRET, headers_of, payload, request_of
+from support import NOW, PATH, SECRET, headers_of, payload, request_of
 
 from roovet_webhooks import ConfigurationError, Event, InboxUnavailable, Tenant, WebhookReceiver
 from roovet_webhooks.bridge import AsyncBridge
@@ -838,6 +838,25 @@ def test_a_row_that_has_changed_since_it_was_picked_is_not_claimed(shop: Shop) -
     stale = [row]
     row.fence -= 1
     assert shop.inbox._claims.take(stale, 0) == []
+
+
+@pytest.mark.parametrize(("of", "waits"), [("failed", True), ("purged", False), ("too_old", False)])
+def test_what_will_not_run_by_itself_holds_nothing_back(shop: Shop, of: str, *, waits: bool) -> None:
+    for_short = Shop(shop.alias, remember=60)
+    for_short.receiver.on("*", name="book")(lambda _event: None)
+    (for_short if of == "too_old" else shop).deliver(payload(id="ord_1", ts=NOW - 100))
+    if of != "too_old":
+        shop.inbox.bury(shop.take().claim, "x", Outcome.FAILED)
+    [dead] = shop.inbox.find(Query(states=frozenset({State.DEAD})))
+    if of == "purged":
+        shop.inbox.purge(dead.number)
+    shop.deliver(payload(id="ord_1"))
+    [later] = shop.inbox.find(Query(states=frozenset({State.READY})))
+    blocking: Any = {"ordering": "resource", "on_dead": "block"}
+    handed = shop.inbox.hand_over("default", limit=10, again_after=60, **blocking)
+    assert handed == [] if waits else [later.number]
+    assert (shop.inbox.claim_number(later.number, **blocking) is None) is waits
+    assert shop.inbox.claim("default", limit=10, **blocking) == []
 
 
 def test_a_claim_that_is_renewed_while_the_reaper_looks_is_not_freed(shop: Shop) -> None:

@@ -201,6 +201,8 @@ def _first_of_its_resource(rows: Rows, on_dead: OnDead) -> list[Q]:
     before = same.filter(Q(ts__lt=OuterRef("ts")) | Q(ts=OuterRef("ts"), id__lt=OuterRef("id")))
     blocking = [same.filter(state=State.CLAIMED.value), before.filter(state=State.READY.value)]
     if on_dead == "block":
-        blocking.append(before.filter(state=State.DEAD.value, has_body=True))  # without one it will never run
+        # One without a body will never run, and one that came too late nobody has run: nothing waits for them.
+        dead = before.filter(state=State.DEAD.value, has_body=True).exclude(outcome=Outcome.TOO_OLD.value)
+        blocking.append(dead)
     # One question for each state, so that an index answers it.
     return [~Q(Exists(rows)) for rows in blocking]
