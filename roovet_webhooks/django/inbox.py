@@ -230,11 +230,11 @@ class DjangoInbox:
         claims = self._claims
 
         def claim(now: int) -> Claimed | None:
-            endpoint = claims.rows().filter(id=number).values_list("endpoint", flat=True).first()
-            if endpoint is None:
+            row = claims.rows().filter(id=number).only("endpoint", "state").first()
+            if row is None or row.state != State.READY:
                 return None
-            due = claims.due(endpoint, now).filter(id=number)
-            picked = claims.pick(due, endpoint, limit=1, ordering=ordering, on_dead=on_dead)
+            due = claims.rows().filter(id=number, available_at__lte=now)
+            picked = claims.pick(due, row.endpoint, limit=1, ordering=ordering, on_dead=on_dead)
             return next(iter(claims.take(picked, now)), None)
 
         return self._database.run(claim)
@@ -258,9 +258,12 @@ class DjangoInbox:
 
         def hand_over(now: int) -> Sequence[int]:
             lately = now - milliseconds(again_after)
-            due = claims.due(endpoint, now).only("id", "handed_at")
-            picked = claims.pick(due, endpoint, limit=limit, ordering=ordering, on_dead=on_dead)
-            numbers = sorted(row.id for row in picked if row.handed_at is None or row.handed_at <= lately)
+            picked: list[DeliveryRow] = []
+            for suspect in (False, True):
+                due = claims.due(endpoint, now, suspect=suspect).only("id", "available_at", "handed_at")
+                picked += claims.pick(due, endpoint, limit=limit, ordering=ordering, on_dead=on_dead)
+            window = sorted(picked, key=lambda row: (row.available_at, row.id))[:limit]
+            numbers = sorted(row.id for row in window if row.handed_at is None or row.handed_at <= lately)
             claims.rows().filter(id__in=numbers).update(handed_at=now)
             if with_each is not None and numbers:
                 with_each(self._database.connection, numbers)

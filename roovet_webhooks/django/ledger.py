@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from roovet_webhooks.inbox.protocol import Claim
     from roovet_webhooks.inbox.records import Query, RecordedDelivery
 
-_ENDED = (State.DONE.value, State.DEAD.value)
 APP = "roovet_webhooks"
 MOST_REAPED = 1000
 TIDIED_AT_ONCE = 500
@@ -215,19 +214,19 @@ def renew(claims: Claims, held: Sequence[Claim], now: int) -> Collection[int]:
 
 def overdue(claims: Claims, endpoints: Collection[str], now: int) -> list[Delivery]:
     """Return the claims whose lease has run out by the clock, or is further away than it can be."""
-    wrong = Q(lease_until__lt=now) | Q(lease_until__gt=now + 2 * claims.lease)
-    rows = claims.rows().filter(wrong, state=State.CLAIMED.value, endpoint__in=endpoints)
     columns = ("id", "fence", "lease_until", "endpoint", "failures", "crashes")
-    return list(rows.order_by("lease_until", "id").only(*columns)[:MOST_REAPED])
+    claimed = claims.rows().filter(state=State.CLAIMED.value, endpoint__in=endpoints).only(*columns)
+    # In the order of an index: SQLite, once analyzed, would rather read the whole table than sort what is claimed.
+    claimed = claimed.order_by("endpoint", "crashes", "available_at", "id")
+    late, far = Q(lease_until__lt=now), Q(lease_until__gt=now + 2 * claims.lease)
+    return [row for wrong in (late, far) for row in claimed.filter(wrong)[:MOST_REAPED]]
 
 
 def free(claims: Claims, expiries: Iterable[Expiry]) -> list[tuple[int, bool]]:
     """Free deliveries whose claims have run out; return their numbers, and whether they are dead of it."""
     freed: list[tuple[int, bool]] = []
     for lease, values, dead in expiries:
-        same = claims.rows().filter(
-            id=lease.number, fence=lease.fence, lease_until=lease.until, state=State.CLAIMED.value
-        )
+        same = claims.rows().filter(id=lease.number, fence=lease.fence, lease_until=lease.until)
         if same.update(**columns_of(values)):
             freed.append((lease.number, dead))
     return freed
@@ -244,11 +243,13 @@ def tidy(claims: Claims, run: Callable[[Callable[[int], int]], int], *, retain_b
     """
 
     def bodies(now: int) -> int:
-        rows = claims.rows().filter(has_body=True, state=State.DONE.value, finished_at__lt=now - retain_body)
+        # Not has_body=True, of which Django makes a condition that no index of SQLite's serves.
+        rows = claims.rows().filter(has_body__in=[True], state=State.DONE.value, finished_at__lt=now - retain_body)
         return rows.filter(id__in=_some(rows)).update(**columns_of(changes.purged(State.DONE)))
 
     def tombstones(now: int) -> int:
-        rows = claims.rows().filter(state__in=_ENDED, finished_at__lt=now - remember)
+        # What has not ended has not finished; said of the state, SQLite would look at all that have ended.
+        rows = claims.rows().filter(finished_at__lt=now - remember)
         numbers = _some(rows)
         claims.handled().filter(delivery__in=numbers).delete()
         return rows.filter(id__in=numbers).delete()[0]
