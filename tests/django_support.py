@@ -143,7 +143,8 @@ def settings_of(kind: str, directory: Path) -> Generator[dict[str, Any]]:
         options = {"charset": "utf8mb4"} if kind == "mysql" else {}
         yield {"ENGINE": f"django.db.backends.{kind}", "NAME": name, "OPTIONS": options, **server}
     finally:
-        execute(server, f"DROP DATABASE {name}")
+        # What a killed process leaves of its session may not have ended yet.
+        execute(server, f"DROP DATABASE {name}" + " WITH (FORCE)" * (kind == "postgresql"))
 
 
 @contextmanager

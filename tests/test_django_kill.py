@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import socket
-import sqlite3
 import subprocess
 import sys
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from django.db import connections
+from django_support import added, settings_of
 from killing import PATIENCE, killed_at_random, wait_until
 from support import PATH, SECRET
+
+from roovet_webhooks.django.dialects import KNOWS_MODES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,13 +27,7 @@ from django.conf import settings
 
 settings.configure(
     ALLOWED_HOSTS=["*"],
-    DATABASES={{
-        "default": {{
-            "ENGINE": "django.db.backends.sqlite3",
-            "NAME": {database!r},
-            "OPTIONS": {options!r},
-        }}
-    }},
+    DATABASES={{"default": {database!r}}},
     INSTALLED_APPS=["roovet_webhooks.django"],
     ROOT_URLCONF="project",
     SECRET_KEY="not a secret: nothing here is signed with it",
@@ -87,14 +84,14 @@ if __name__ == "__main__":
 class Project:
     """The project, its processes, and the sender of its deliveries."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, kind: str, settings: dict[str, Any]) -> None:
         self.folder = folder
-        self.database = folder / "till.sqlite3"
-        from roovet_webhooks.django.dialects import KNOWS_MODES  # noqa: PLC0415 - after other tests have set Django up
-
-        options = {"init_command": "PRAGMA synchronous=EXTRA", "transaction_mode": "IMMEDIATE"} if KNOWS_MODES else {}
+        self.kind = kind
+        if kind == "sqlite" and KNOWS_MODES:
+            options = {"init_command": "PRAGMA synchronous=EXTRA", "transaction_mode": "IMMEDIATE"}
+            settings = {**settings, "OPTIONS": options}
         (folder / "project.py").write_text(
-            PROJECT.format(database=str(self.database), options=options, secret=SECRET, path=PATH.removeprefix("/"))
+            PROJECT.format(database=settings, secret=SECRET, path=PATH.removeprefix("/"))
         )
         with closing(socket.create_server(("127.0.0.1", 0))) as free:
             self.port = free.getsockname()[1]
@@ -116,8 +113,10 @@ class Project:
         return self.start("roovet_worker", "--poll", "0.05", "--concurrency", "4")
 
     def query(self, statement: str) -> list[Any]:
-        with closing(sqlite3.connect(self.database, timeout=10)) as connection:
-            return connection.execute(statement).fetchall()
+        with connections[self.kind].cursor() as cursor:
+            cursor.execute(statement)
+            found: list[Any] = cursor.fetchall()
+        return found
 
     def open(self) -> int:
         [(count,)] = self.query("SELECT count(*) FROM roovet_webhooks_delivery WHERE state IN ('ready', 'claimed')")
@@ -129,20 +128,23 @@ class Project:
             process.wait()
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Iterator[Project]:
-    made = Project(tmp_path)
-    yield made
-    made.stop()
+@pytest.fixture(params=["sqlite", "postgresql"])
+def project(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Project]:
+    with settings_of(request.param, tmp_path) as settings, added(request.param, settings) as kind:
+        made = Project(tmp_path, kind, settings)
+        yield made
+        made.stop()
 
 
+@pytest.mark.timeout(1200)  # of the long run; the ordinary one takes half a minute
 def test_killed_at_random(project: Project) -> None:
     acknowledged, about = killed_at_random([project.receiver, project.worker, project.worker], project.port)
     wait_until(lambda: project.open() == 0)
     about += f"; {project.folder}"
     effects = dict(project.query("SELECT resource, count(*) FROM till_effect GROUP BY resource"))
     states = dict(project.query("SELECT state, count(*) FROM roovet_webhooks_delivery GROUP BY state"))
-    assert project.query("PRAGMA integrity_check") == [("ok",)]
+    if project.kind == "sqlite":
+        assert project.query("PRAGMA integrity_check") == [("ok",)]
     assert acknowledged - effects.keys() == set(), f"lost: {about}"
     assert {resource for resource, count in effects.items() if count != 1} == set(), f"doubled: {about}"
     assert states == {"done": len(effects)}, about
