@@ -41,6 +41,7 @@ from roovet_webhooks.messages import (
     WebhookResponse,
     error_response,
 )
+from roovet_webhooks.numbers import is_count, is_number
 from roovet_webhooks.refusal import Diagnostics
 from roovet_webhooks.retry import RetryPolicy
 from roovet_webhooks.routing import Plan, Router
@@ -146,7 +147,7 @@ class WebhookReceiver(Router):
         self.endpoint = endpoint
         self._max_body_bytes = max_body_bytes
         self._body_timeout = body_timeout
-        self.retry: RetryPolicy = retry or RetryPolicy()
+        self.retry: RetryPolicy = RetryPolicy() if retry is None else retry
         self.ordering: Ordering = ordering
         self.on_dead: OnDead = on_dead
         self._wanted = acknowledge
@@ -178,12 +179,19 @@ class WebhookReceiver(Router):
 
     def _check_options(self) -> None:
         faults: list[str] = []
-        if not _ENDPOINT.fullmatch(self.endpoint):
+        if not (isinstance(cast("object", self.endpoint), str) and _ENDPOINT.fullmatch(self.endpoint)):
             faults.append(f"endpoint must be a name of a-z, 0-9, _ and -, not {self.endpoint!r}")
-        if not self._max_body_bytes > 0:
+        if not (is_count(self._max_body_bytes) and self._max_body_bytes > 0):
             faults.append(f"max_body_bytes must be a number of bytes above 0, not {self._max_body_bytes!r}")
-        if not self._body_timeout > 0:
+        if not (is_number(self._body_timeout) and self._body_timeout > 0):
             faults.append(f"body_timeout must be a number of seconds above 0, not {self._body_timeout!r}")
+        faults += self._faults_of_running()
+        if faults:
+            raise ConfigurationError("; ".join(faults))
+
+    def _faults_of_running(self) -> list[str]:
+        """Return what is wrong about when, and by whom, handlers are to be run."""
+        faults: list[str] = []
         if self._wanted not in {None, "stored", "handled"}:
             faults.append(f"acknowledge must be 'stored' or 'handled', not {self._wanted!r}")
         if self._wanted == "stored" and not self.inbox.durable:
@@ -191,14 +199,25 @@ class WebhookReceiver(Router):
                 "acknowledge='stored' would answer before the handlers have run, and an inbox in memory would lose "
                 "what was acknowledged; give it a durable one: inbox='sqlite:///roovet.db'"
             )
-        if self.ordering not in {None, "resource"} or self.on_dead not in {"skip", "block"}:
-            faults.append(f"ordering must be None or 'resource', on_dead 'skip' or 'block', not {self.ordering!r}")
-        if self.ordering is not None and self._acknowledge != "stored":
-            faults.append("ordering= is kept by workers, and so needs a durable inbox and acknowledge='stored'")
+        if not isinstance(cast("object", self.retry), RetryPolicy):
+            faults.append(f"retry must be a RetryPolicy, not {self.retry!r}")
         if self.engine is not None and self._acknowledge != "stored":
             faults.append("engine= runs what is stored, and so needs a durable inbox and acknowledge='stored'")
-        if faults:
-            raise ConfigurationError("; ".join(faults))
+        if self.engine is not None and not hasattr(self.engine, "hand_over"):
+            faults.append(f"engine must be one, such as CeleryEngine(app), not {type(self.engine).__name__}")
+        return faults + self._faults_of_ordering()
+
+    def _faults_of_ordering(self) -> list[str]:
+        faults: list[str] = []
+        if self.ordering not in {None, "resource"}:
+            faults.append(f"ordering must be None or 'resource', not {self.ordering!r}")
+        if self.on_dead not in {"skip", "block"}:
+            faults.append(f"on_dead must be 'skip' or 'block', not {self.on_dead!r}")
+        if self.on_dead == "block" and self.ordering is None:
+            faults.append("on_dead='block' holds back nothing without ordering='resource'")
+        if self.ordering is not None and self._acknowledge != "stored":
+            faults.append("ordering= is kept by workers, and so needs a durable inbox and acknowledge='stored'")
+        return faults
 
     # Secrets
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from roovet_webhooks.errors import ConfigurationError
+from roovet_webhooks.numbers import is_count, is_number
 
 DAY = 86_400.0
 
@@ -46,11 +47,17 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         """Refuse numbers that decide nothing."""
-        if not (0 < self.first <= self.most < float("inf") and 1 <= self.factor < float("inf")):
+        if not all(map(is_number, (self.first, self.factor, self.most))) or not (
+            0 < self.first <= self.most < float("inf") and 1 <= self.factor < float("inf")
+        ):
             message = f"a retry policy needs 0 < first <= most and factor >= 1, not {self!r}"
             raise ConfigurationError(message)
-        if not (self.max_attempts >= 1 and self.max_crashes >= 1 and self.max_age >= 0):
-            message = f"a retry policy needs max_attempts and max_crashes of 1 or more and a max_age, not {self!r}"
+        counts = is_count(self.max_attempts) and is_count(self.max_crashes) and is_number(self.max_age)
+        if not (counts and self.max_attempts >= 1 and self.max_crashes >= 1 and self.max_age >= 0):
+            message = (
+                "a retry policy needs max_attempts and max_crashes of 1 or more and a max_age of 0 s or more, "
+                f"not {self!r}"
+            )
             raise ConfigurationError(message)
 
     def delay(self, attempt: int) -> float:

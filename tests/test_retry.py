@@ -32,11 +32,23 @@ def test_attempts_are_counted_from_one() -> None:
         {"factor": 0.5},
         {"factor": math.inf},
         {"factor": math.nan},
+        {"first": "5"},
+        {"factor": None},
     ],
     ids=str,
 )
 def test_numbers_that_decide_nothing_are_refused(numbers: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match="a retry policy needs 0 < first <= most and factor >= 1"):
+        RetryPolicy(**numbers)
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [{"max_attempts": 0}, {"max_attempts": 2.5}, {"max_crashes": "3"}, {"max_age": -1}, {"max_age": "3d"}],
+    ids=str,
+)
+def test_limits_that_are_none_are_refused(numbers: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match="needs max_attempts and max_crashes of 1 or more and a max_age"):
         RetryPolicy(**numbers)
 
 

@@ -696,7 +696,15 @@ def test_a_worker_that_breaks_is_told(tmp_path: Path, caplog: pytest.LogCaptureF
 
 @pytest.mark.parametrize(
     ("options", "fault"),
-    [({"concurrency": 0}, "concurrency"), ({"grace": -1}, "grace"), ({"poll": 0}, "poll")],
+    [
+        ({"concurrency": 0}, "concurrency"),
+        ({"concurrency": "8"}, "concurrency of 1 or more.* not '8'"),
+        ({"grace": -1}, "grace"),
+        ({"grace": None}, "grace"),
+        ({"poll": 0}, "poll"),
+        ({"poll": True}, "poll"),
+    ],
+    ids=str,
 )
 def test_numbers_that_make_no_worker_are_refused(options: dict[str, Any], fault: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=fault):
@@ -708,6 +716,8 @@ def test_receivers_that_make_no_worker_are_refused(tmp_path: Path) -> None:
         Worker()
     with pytest.raises(ConfigurationError, match="keeps its deliveries in memory"):
         Worker(WebhookReceiver(inbox=MemoryInbox()))
+    with pytest.raises(ConfigurationError, match="needs receivers, not str"):
+        Worker(cast("Any", "shop.webhooks:receiver"))
     receiver = receiver_on(tmp_path)
     with pytest.raises(ConfigurationError, match="same endpoint"):
         Worker(receiver, WebhookReceiver(inbox=receiver.inbox))

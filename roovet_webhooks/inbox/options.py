@@ -8,6 +8,7 @@ from secrets import token_hex
 from typing import TYPE_CHECKING
 
 from roovet_webhooks.errors import ConfigurationError
+from roovet_webhooks.numbers import is_count, is_number
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,9 +20,13 @@ def check_numbers(*, seconds: Mapping[str, float], settle: float, counts: Mappin
     Raises:
         ConfigurationError: One is out of its range; the message has them all.
     """
-    wrong = [f"{name} ({value!r} s)" for name, value in seconds.items() if not 0 < value < float("inf")]
-    wrong += [] if 0 <= settle <= 1 else [f"settle ({settle!r} s, at most 1)"]
-    wrong += [f"{name} ({value!r})" for name, value in counts.items() if not value > 0]
+    wrong = [
+        f"{name} ({value!r} s)"
+        for name, value in seconds.items()
+        if not (is_number(value) and 0 < value < float("inf"))
+    ]
+    wrong += [] if is_number(settle) and 0 <= settle <= 1 else [f"settle ({settle!r} s, at most 1)"]
+    wrong += [f"{name} ({value!r})" for name, value in counts.items() if not (is_count(value) and value > 0)]
     if wrong:
         message = f"an inbox needs positive numbers for {', '.join(wrong)}"
         raise ConfigurationError(message)

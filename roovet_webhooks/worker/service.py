@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from roovet_webhooks import telemetry
 from roovet_webhooks.errors import ConfigurationError, InboxError
+from roovet_webhooks.numbers import is_count, is_number
 from roovet_webhooks.worker.bridge import WorkerBridge
 from roovet_webhooks.worker.feed import Crew, Feed
 from roovet_webhooks.worker.floor import Floor
@@ -69,6 +70,9 @@ class Worker:
         poll: float = DEFAULT_POLL,
         around: Around | None = None,
     ) -> None:
+        if strangers := [each for each in receivers if not hasattr(each, "inbox")]:
+            message = f"a worker needs receivers, not {', '.join(type(each).__name__ for each in strangers)}"
+            raise ConfigurationError(message)
         faults = [] if receivers else ["a worker needs a receiver"]
         faults += [
             f"the receiver {receiver.endpoint!r} keeps its deliveries in memory, where no worker finds them; give it a "
@@ -78,7 +82,8 @@ class Worker:
         ]
         if len({(id(receiver.inbox), receiver.endpoint) for receiver in receivers}) < len(receivers):
             faults.append("two receivers have the same endpoint and the same inbox; only one can run its deliveries")
-        if not concurrency >= 1 or not grace >= 0 or not poll > 0:
+        numbers = is_count(concurrency) and is_number(grace) and is_number(poll)
+        if not (numbers and concurrency >= 1 and grace >= 0 and poll > 0):
             faults.append(
                 "a worker needs a concurrency of 1 or more, a grace of 0 s or more and a poll of more than 0 s, not "
                 f"{concurrency!r}, {grace!r} and {poll!r}"

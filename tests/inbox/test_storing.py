@@ -474,6 +474,9 @@ def test_a_claim_of_nothing(durable: World) -> None:
         ({"settle": 1.5}, r"settle \(1.5 s, at most 1\)"),
         ({"max_backlog": 0}, r"for max_backlog \(0\)"),
         ({"max_waiting": 0, "lease": -1}, r"lease \(-1 s\), max_waiting \(0\)"),
+        ({"remember": "30d", "settle": None}, r"remember \('30d' s\), settle \(None s, at most 1\)"),
+        ({"max_backlog": "1000", "max_waiting": 1.5}, r"max_backlog \('1000'\), max_waiting \(1.5\)"),
+        ({"lease": True}, r"lease \(True s\)"),
     ],
     ids=str,
 )
