@@ -87,7 +87,7 @@ class Attempt:
         self._retry = retry
         self._now = now
         self._running = ""
-        self._failed: dict[str, str] = {}  # names of handlers, and of the classes of what they raised
+        self._failed: dict[str, str] = {}  # which handlers, and the class of what each raised
         self._undecodable: list[str] = []
         self._later: RetryLater | None = None
         self._dropped = False
@@ -174,7 +174,8 @@ class Attempt:
             # Its effects are there and its success is recorded: there is nothing that a retry could do.
             telemetry.tell("handler.failed_after_commit", error, **told)
         else:
-            self._failed[handler.name] = type(error).__qualname__
+            # Its class only: its words may quote the body, and what is recorded is shown to operators.
+            self._failed[handler.name] = type(error).__name__
             if isinstance(error, EventValidationError):
                 self._undecodable.append(handler.name)
             telemetry.tell("handler.failed", error, **told)
@@ -183,8 +184,7 @@ class Attempt:
     async def _settle_failure(self) -> HandlerFailed:
         """Settle the claim after a failure, and return what to raise."""
         inbox, claim = self._inbox, self._claim
-        # Not what they say of themselves, which may quote the event.
-        message = f"failed: {', '.join(f'{name} ({error})' for name, error in self._failed.items())}"
+        message = "failed: " + ", ".join(f"{name} ({error})" for name, error in self._failed.items())
         again: float | None = self._retry.delay(claim.attempt)
         outcome = Outcome.FAILED
         if inbox.durable:

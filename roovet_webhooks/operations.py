@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _PAGE = 500
 _AT_ONCE = 100
+_DIGITS = 19  # a longer number is more than a database's integer holds
 _BRIDGE = SyncBridge()
 
 # Which inbox
@@ -53,7 +55,7 @@ def inbox_in(receivers: Iterable[WebhookReceiver]) -> DurableInbox:
     """
     inboxes = {id(receiver.inbox): receiver.inbox for receiver in receivers}
     if not inboxes:
-        message = "there is no receiver, and so no inbox"
+        message = "there is no receiver with a durable inbox: mount one, or name it with --app module:receiver"
         raise ConfigurationError(message)
     if len(inboxes) > 1:
         message = f"the receivers have {len(inboxes)} inboxes; name the endpoint that is meant"
@@ -66,6 +68,12 @@ def inbox_in(receivers: Iterable[WebhookReceiver]) -> DurableInbox:
         )
         raise ConfigurationError(message)
     return cast("DurableInbox", inbox)
+
+
+def let_go(inbox: DurableInbox) -> None:
+    """Close an inbox at the end of a command. That its store is away by then is no fault of the command."""
+    with suppress(InboxError):
+        inbox.close()
 
 
 # Which deliveries
@@ -105,7 +113,7 @@ def number_of(inbox: DurableInbox, which: str) -> int:
     """
     if which.startswith("dlv_"):
         return inbox.number_of(which)
-    if not (which.isascii() and which.isdigit()):
+    if not (which.isascii() and which.isdigit() and len(which) < _DIGITS):
         message = (
             f"{which!r} is neither the number of a delivery nor an id such as dlv_5f2b8c1e9a7d4036b1c2d3e4f5061728"
         )
@@ -245,14 +253,15 @@ def examined(inbox: DurableInbox, receivers: Iterable[WebhookReceiver] = ()) -> 
     except ConfigurationError as error:
         yield Finding("error", "store", str(error), "run the version of roovet-webhooks that the tables need")
     except InboxError as error:
-        yield Finding("error", "store", str(error), "start the database, or mend the URL; deliveries are answered 503")
+        mend = "start the database, or mend its URL, permissions or disk; until then deliveries are answered 503"
+        yield Finding("error", "store", str(error), mend)
     for receiver in receivers:
         if receiver.engine is not None:
             subject = f"{receiver.engine.name} of {receiver.endpoint}"
             faults = list(receiver.engine.faults())
-            yield from (Finding("error", subject, fault.said, fault.mend) for fault in faults)
+            yield from (Finding(fault.level, subject, fault.said, fault.mend) for fault in faults)
             if not faults:
-                yield Finding("ok", subject, "it can be reached, and is set up to lose nothing")
+                yield Finding("ok", subject, "it can be reached, and its settings are right")
 
 
 def _store(inbox: DurableInbox) -> Iterator[Finding]:
@@ -286,20 +295,23 @@ def _deliveries(stats: Sequence[Stats], now: float) -> Iterator[Finding]:
             yield Finding("ok", f"workers of {of.endpoint}", f"{of.workers} in the last minute")
         else:
             said = "no worker has been heard of for a minute"
-            mend = "start one: roovet-webhooks worker module:receiver"
+            mend = "start one: roovet-webhooks worker module:receiver, flask roovet worker or manage.py roovet_worker"
             yield Finding("error", f"workers of {of.endpoint}", said, mend)
         if waits > LATE:
-            said = f"{of.counts[State.READY]} wait, the first of them for {lasting(waits)}"
-            mend = "start more workers, or raise --concurrency; see whether a handler has become slow"
+            said = f"{of.counts[State.READY]} waiting, the first for {lasting(waits)}"
+            mend = (
+                "start more workers, or raise --concurrency; see whether a handler has become slow, or a delivery "
+                "holds back later ones of its resource"
+            )
             yield Finding("warning", f"backlog of {of.endpoint}", said, mend)
         else:
-            yield Finding("ok", f"backlog of {of.endpoint}", f"{of.counts[State.READY]} wait")
+            yield Finding("ok", f"backlog of {of.endpoint}", f"{of.counts[State.READY]} waiting")
         if of.suspects:
-            said = f"{of.suspects} took their process with them when they ran before"
-            mend = "see `inbox list`: a handler may exhaust memory or crash; each is run alone until it ends"
+            said = f"{of.suspects} were running when their process went away; each runs alone until it ends"
+            mend = "see `inbox list`: was a worker killed, or does a handler crash it or exhaust its memory?"
             yield Finding("warning", f"suspects of {of.endpoint}", said, mend)
         if of.counts[State.DEAD]:
-            said = f"{of.counts[State.DEAD]} are dead"
+            said = f"{of.counts[State.DEAD]} dead"
             mend = "see why with `inbox list --state dead`, mend it, then `inbox replay` or `inbox purge` them"
             yield Finding("warning", f"dead letters of {of.endpoint}", said, mend)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import flask
 from support import SECRET
-from worker_support import deliver, eventually, receiver_on, states_of
+from worker_support import deliver, eventually, receiver_on, states_of, written
 
 from roovet_webhooks import Event, MissingExtraError, WebhookReceiver, operations
 from roovet_webhooks.cli import flask_commands
@@ -75,6 +75,21 @@ def test_one_of_several_inboxes_is_named_by_its_endpoint(tmp_path: Path) -> None
     app = app_with(orders, wallets)
     (line,) = run(app, "inbox", "list", "--endpoint", "wallets", "--json").stdout.splitlines()
     assert json.loads(line)["endpoint"] == "wallets"
+
+
+def test_deliveries_of_a_receiver_that_is_no_more_are_found(tmp_path: Path) -> None:
+    orders = receiver_on(tmp_path, endpoint="orders")
+    deliver(WebhookReceiver(SECRET, inbox=orders.inbox, endpoint="retired"))
+    (line,) = run(app_with(orders), "inbox", "list", "--endpoint", "retired", "--json").stdout.splitlines()
+    assert json.loads(line)["endpoint"] == "retired"
+
+
+def test_to_decline_is_to_do_nothing(tmp_path: Path) -> None:
+    receiver = receiver_on(tmp_path)
+    deliver(receiver)
+    written(receiver, "UPDATE roovet_delivery SET state = 'done', outcome = 'handled', finished_at = 1")
+    assert "nothing was done" in run(app_with(receiver), "inbox", "replay", "1", status=2).stderr
+    assert states_of(receiver) == ["done"]
 
 
 def test_the_exit_status_is_the_command_s(tmp_path: Path) -> None:

@@ -154,7 +154,7 @@ def test_show_names_the_handlers_that_succeeded(receiver: WebhookReceiver) -> No
 
 
 @pytest.mark.usefixtures("receiver")
-@pytest.mark.parametrize("which", ["99", "dlv_00", "first", "-1", "\u0661"])
+@pytest.mark.parametrize("which", ["99", "dlv_00", "first", "-1", "\u0661", "9" * 30])
 def test_show_says_what_is_not_there(which: str) -> None:
     assert run("show", "--", which, status=1).stderr.startswith("Error: ")
 
@@ -186,7 +186,9 @@ def test_replay_asks_about_what_was_too_old(receiver: WebhookReceiver) -> None:
 def test_what_is_refused_is_named() -> None:
     result = run("replay", "1", "3", "4", "99", "3", status=1)
     assert result.stdout == "1 replayed.\n"
-    assert len(re.findall("^Refused: ", result.stderr, re.MULTILINE)) == 3
+    assert "Refused: the inbox has no delivery 99\n" in result.stderr
+    assert "Refused: 1: a delivery that is ready cannot be replayed\n" in result.stderr
+    assert "Refused: 4: a delivery that is claimed cannot be replayed\n" in result.stderr
     (told,) = lines(run("replay", "1", "nobody", "--json", status=1))
     assert told["replayed"] == 0
     assert [one["number"] for one in told["refused"]] == [1]
@@ -284,7 +286,7 @@ def test_check_finds_what_is_to_be_done(receiver: WebhookReceiver) -> None:
         "dead letters of default": "warning",
     }
     shown = run("check", status=1).stdout
-    assert "start one: roovet-webhooks worker module:receiver" in shown
+    assert "start one: roovet-webhooks worker module:receiver, flask roovet worker or manage.py roovet_worker" in shown
 
 
 def test_check_is_content_when_all_is_well(receiver: WebhookReceiver) -> None:
@@ -334,14 +336,30 @@ class FakeEngine:
         return self._faults
 
 
+def test_a_folder_that_is_missing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InboxUnavailable, match=f"there is no folder {tmp_path}/nowhere"):
+        SQLInbox(f"sqlite:///{tmp_path}/nowhere/inbox.db").open()
+
+
+def test_check_of_a_store_that_is_away_says_it_once(tmp_path: Path) -> None:
+    (tmp_path / "inbox.db").touch()
+    (tmp_path / "inbox.db.lock").mkdir()
+    result = run("check", "--inbox", f"sqlite:///{tmp_path / 'inbox.db'}", status=1)
+    assert result.stdout.startswith("error   store: the lock file")
+    assert "mend its URL, permissions or disk" in result.stdout
+    assert result.stderr == ""
+
+
 def test_check_looks_at_the_engine(tmp_path: Path) -> None:
     inbox = SQLInbox(f"sqlite:///{tmp_path / 'inbox.db'}")
     well = WebhookReceiver(inbox=inbox, engine=FakeEngine())
     ill = WebhookReceiver(inbox=inbox, endpoint="ill", engine=FakeEngine(Fault("it forgets", "tell it not to")))
+    late = WebhookReceiver(inbox=inbox, endpoint="late", engine=FakeEngine(Fault("it dawdles", "urge it", "warning")))
     plain = WebhookReceiver(inbox=inbox, endpoint="plain")
-    found = {finding.subject: finding for finding in operations.examined(inbox, [well, ill, plain])}
+    found = {finding.subject: finding for finding in operations.examined(inbox, [well, ill, late, plain])}
     assert found["fake of default"].level == "ok"
-    assert (found["fake of ill"].said, found["fake of ill"].mend) == ("it forgets", "tell it not to")
+    assert found["fake of ill"] == operations.Finding("error", "fake of ill", "it forgets", "tell it not to")
+    assert found["fake of late"].level == "warning"
     with pytest.raises(ConfigurationError, match="engine= runs what is stored"):
         WebhookReceiver(engine=FakeEngine())
 
@@ -369,6 +387,12 @@ def test_an_application_names_its_inbox(receiver: WebhookReceiver, module: str) 
     assert "in memory" in run("list", "--app", f"{module}:memory", status=2).stderr
     both = run("list", "--app", f"{module}:receiver", "--inbox", "sqlite:///x.db", status=2)
     assert "exclude each other" in both.stderr
+
+
+def test_without_a_command_it_says_which_there_are() -> None:
+    result = run(status=2)
+    assert result.stderr.startswith("Usage: ")
+    assert "replay" in result.stderr
 
 
 def test_no_inbox_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -414,6 +438,19 @@ def test_the_worker_command_works_until_told_to_stop(
     assert (bad.exit_code, "must be module:receiver" in bad.stderr) == (2, True)
     memory = CliRunner().invoke(root, ["worker", f"{module}:memory"])
     assert (memory.exit_code, "in memory" in memory.stderr) == (2, True)
+
+
+def test_a_worker_whose_store_has_gone_ends_well(
+    receiver: WebhookReceiver, module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lose_the_store(_self: Worker) -> None:
+        cast("SQLInbox", receiver.inbox).close()
+        (tmp_path / "inbox.db.lock").unlink()
+        (tmp_path / "inbox.db.lock").mkdir()
+
+    monkeypatch.setattr("roovet_webhooks.cli.working.Worker.run", lose_the_store)
+    result = CliRunner().invoke(root, ["worker", f"{module}:receiver"])
+    assert (result.exit_code, result.stderr) == (0, "")
 
 
 @pytest.mark.usefixtures("receiver")

@@ -233,7 +233,7 @@ def test_dead_deliveries_are_replayed_at_once(shop: Shop) -> None:
     assert 'value="purge"' not in client.get(LIST).content.decode()
     assert acted(client, "replay", numbers)[1] == ["2 deliveries were replayed."]
     assert states(shop) == ["ready", "ready"]
-    assert acted(client, "replay", numbers)[1] == ["2 were not replayed: a delivery that is ready cannot replay."]
+    assert acted(client, "replay", numbers)[1] == ["2 were not replayed: a delivery that is ready cannot be replayed."]
     from django.contrib.admin.models import LogEntry  # noqa: PLC0415 - needs the project
 
     assert {entry.change_message for entry in LogEntry.objects.all()} == {"replayed"}
@@ -271,7 +271,7 @@ def test_a_purge_asks_first_and_erases_the_body(shop: Shop) -> None:
     page, _ = acted(client, "purge", numbers)
     assert "The bodies and errors of 2 deliveries will be erased for good" in page
     _, told = acted(client, "purge", numbers, confirmed=numbers)
-    assert told == ["1 deliveries were purged.", "1 were not purged: a delivery that is ready cannot purge."]
+    assert told == ["1 deliveries were purged.", "1 were not purged: a delivery that is ready cannot be purged."]
     assert [shop.inbox.body(number) is None for number in numbers] == [True, False]
 
 

@@ -109,16 +109,23 @@ def test_the_check_says_what_to_mend_and_fails(shop: Shop) -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ((), "Usage: manage.py roovet_inbox"),
         (("list", "--nonsense"), "No such option"),
         (("purge",), "which deliveries"),
-        (("list", "--endpoint", "nobody"), "there is no receiver"),
+        (("list", "--inbox", "nonsense"), "database URL"),
     ],
 )
 def test_what_cannot_be_done_is_an_error_of_the_command(shop: Shop, arguments: tuple[str, ...], told: str) -> None:  # noqa: ARG001 - it is mounted
     with pytest.raises(CommandError, match=told) as caught:
         inbox(*arguments)
     assert caught.value.returncode == 2
+
+
+def test_without_a_command_it_says_which_there_are(shop: Shop) -> None:  # noqa: ARG001 - it is mounted
+    err = StringIO()
+    with pytest.raises(SystemExit) as caught:
+        call_command("roovet_inbox", stderr=err)
+    assert caught.value.code == 2
+    assert "Usage: manage.py roovet_inbox" in err.getvalue()
 
 
 def test_who_says_no_has_done_nothing(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,8 +25,12 @@ NOT_ALL = 1
 _SHOWN = 20
 _yes = click.option("--yes", is_flag=True, help="Do it without asking.")
 _dry_run = click.option("--dry-run", is_flag=True, help="Only say how many deliveries it would be.")
-_limit = click.option("--limit", type=click.IntRange(1), default=sys.maxsize, help="How many at most.")
+_limit = click.option("--limit", type=click.IntRange(1), default=sys.maxsize, help="How many at most: the newest.")
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+
+
+class _NothingDone(click.ClickException):
+    exit_code = 2
 
 
 @click.command()
@@ -40,7 +44,9 @@ _as_json = click.option("--json", "as_json", is_flag=True, help="Print the resul
 def replay(  # noqa: PLR0913 - one argument an option
     *, which: tuple[str, ...], target: Target, choice: Choice, limit: int, yes: bool, dry_run: bool, as_json: bool
 ) -> int:
-    """Make ended deliveries ready again: those named, or all that the filters choose.
+    """Make ended deliveries ready again.
+
+    They are those named, or all that the filters choose.
 
     Without --state only dead ones are chosen; handlers that had succeeded do not run again. A done one runs all its
     handlers again, with all their effects, and is asked about first. The exit status is 1 when one was refused.
@@ -66,7 +72,9 @@ def replay(  # noqa: PLR0913 - one argument an option
 def purge(  # noqa: PLR0913 - one argument an option
     *, which: tuple[str, ...], target: Target, choice: Choice, limit: int, yes: bool, dry_run: bool, as_json: bool
 ) -> int:
-    """Erase the bodies and errors of ended deliveries: of those named, or of all that the filters choose.
+    """Erase bodies and errors of ended deliveries.
+
+    They are those named, or all that the filters choose.
 
     What is left is a tombstone that keeps the same delivery from running again. With --resource alone it erases what
     is known about one resource; deliveries of it that are still open are refused, and to be purged once they have
@@ -111,7 +119,7 @@ def _ask(question: str) -> None:
         answered = False
     if not answered:
         message = "nothing was done; --yes does it without asking"
-        raise click.ClickException(message)
+        raise _NothingDone(message)
 
 
 def _changed(  # noqa: PLR0913 - what the two commands have in common
@@ -134,7 +142,7 @@ def _changed(  # noqa: PLR0913 - what the two commands have in common
     else:
         would = f"{len(numbers)} would be {word}." if dry_run else f"{done} {word}."
         click.echo(would)
-        reasons = [*missing, *(one.reason for one in refused)]
+        reasons = [*missing, *(f"{one.number}: {one.reason}" for one in refused)]
         for reason in reasons[:_SHOWN]:
             click.echo(f"Refused: {reason}", err=True)
         if len(reasons) > _SHOWN:

@@ -25,15 +25,25 @@ if TYPE_CHECKING:
     from roovet_webhooks.inbox.records import RecordedDelivery
 
 NOT_WELL = 1
+CANNOT = 2
 _WIDE = 200
 _STYLES = {"ready": "cyan", "claimed": "blue", "done": "green", "dead": "red"}
 _LEVELS = {"ok": "green", "warning": "yellow", "error": "red"}
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a line.")
 
 
-@click.group()
-def inbox() -> None:
-    """Look after a durable inbox: list, show, replay, purge, count and check what it holds."""
+@click.group(invoke_without_command=True)
+@click.pass_context
+def inbox(context: click.Context) -> None:
+    """Look after what a durable inbox holds.
+
+    Each command takes the inbox of an application (--app) or the URL of its database (--inbox, ROOVET_INBOX). The exit
+    status is 0 when all went well; 1 when something was found, refused or not there; 2 when the command could not be
+    carried out.
+    """
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help(), err=True)
+        context.exit(CANNOT)
 
 
 @inbox.command("list")
@@ -81,7 +91,7 @@ def list_(*, target: Target, choice: Choice, limit: int, as_json: bool) -> int:
 @click.option("--body", is_flag=True, help="Print the raw body and nothing else, byte for byte.")
 @_as_json
 def show(*, which: str, target: Target, body: bool, as_json: bool) -> int:
-    """Show all that is known about one delivery, by its number or its dlv_… id.
+    """Show one delivery, by its number or its dlv_… id.
 
     Example: roovet-webhooks inbox show 4711 --inbox sqlite:///roovet.db
     """
@@ -139,9 +149,10 @@ def stats(*, target: Target, as_json: bool) -> int:
 @with_target
 @_as_json
 def check(*, target: Target, as_json: bool) -> int:
-    """Check the store, its workers, and an engine's broker, and say what to mend.
+    """See whether all is well, and what to mend.
 
-    The exit status is 0 when all is well and 1 when something is to be done.
+    It looks at the store (its schema, durability, room and clock), the workers, what waits, the dead, and with --app at
+    the engine's broker. The exit status is 0 when all is well and 1 when something is to be done.
     """
     well = True
     for finding in operations.examined(target.inbox, target.receivers):

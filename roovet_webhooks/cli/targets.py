@@ -57,7 +57,7 @@ def with_target(command: C) -> C:
         try:
             return command(target=target, **options)
         finally:
-            target.inbox.close()
+            operations.let_go(target.inbox)
 
     return cast("C", _APP(_URL(targeted)))
 
@@ -70,7 +70,9 @@ def _target(context: click.Context, app: str | None, url: str | None, *, by_hand
     if app is not None:
         receivers: tuple[WebhookReceiver, ...] = (load_receiver(app),)
     elif mounted is not None and not by_hand:
-        receivers = tuple(each for each in mounted.receivers if endpoint in {None, each.endpoint})
+        # One that is not mounted any more has left its deliveries in the inbox of the others.
+        named = tuple(each for each in mounted.receivers if endpoint in {None, each.endpoint})
+        receivers = named or mounted.receivers
     elif url is not None:
         return Target(operations.inbox_at(url), ())
     else:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import click
 import structlog
 
+from roovet_webhooks import operations
 from roovet_webhooks.cli.loading import carefully, load_receiver
 from roovet_webhooks.worker import Worker
 from roovet_webhooks.worker.service import DEFAULT_CONCURRENCY, DEFAULT_GRACE, DEFAULT_POLL
@@ -65,11 +66,14 @@ def worker_options(command: C) -> C:
 @click.argument("names", nargs=-1, required=True, metavar="MODULE:RECEIVER...")
 @worker_options
 def worker(*, names: tuple[str, ...], concurrency: int, grace: float, poll: float, log_level: str) -> int:
-    """Run the deliveries that receivers have recorded in their durable inboxes.
+    """Run the deliveries that receivers have recorded.
 
     SIGTERM or Ctrl-C ends it in order: it takes no more, lets running handlers end for the time of --grace, gives the
     rest back and exits with 0. A second signal ends it at once. Any number of workers may share an inbox. It needs no
     signing secret.
+
+    The exit status is 2 when it cannot begin: its receivers need a durable inbox and handlers. A store that is away for
+    the moment is waited for.
 
     Example: roovet-webhooks worker shop.webhooks:receiver --concurrency 8
     """
@@ -88,5 +92,5 @@ def work(made: Worker, log_level: str) -> int:
         logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(message)s")
     made.run()
     for receiver in made.receivers:
-        cast("DurableInbox", receiver.inbox).close()
+        operations.let_go(cast("DurableInbox", receiver.inbox))
     return 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -14,10 +14,12 @@ class Fault(NamedTuple):
     Attributes:
         said: What is wrong.
         mend: What to do about it.
+        level: ``warning`` where tasks are late at worst.
     """
 
     said: str
     mend: str
+    level: Literal["warning", "error"] = "error"
 
 
 class Engine(Protocol):

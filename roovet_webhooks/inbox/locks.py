@@ -69,6 +69,9 @@ class FileLock:
                     raise InboxUnavailable(message)
                 time.sleep(wait)
                 wait = min(wait * 2, _LONGEST_WAIT)
+        except FileNotFoundError as error:
+            message = f"the inbox cannot be used: there is no folder {os.path.dirname(self.path)}"  # noqa: PTH120 - text
+            raise InboxUnavailable(message) from error
         except OSError as error:
             message = f"the lock file {self.path} cannot be used: {error.strerror}"
             raise InboxUnavailable(message) from error

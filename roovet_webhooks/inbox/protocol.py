@@ -121,6 +121,9 @@ STEPS: Mapping[tuple[State | None, Step], State] = {(row.state, row.step): row.t
 """Which state a step leads to from which; what is not here is refused. ``None`` is a delivery not recorded yet."""
 
 
+_SAID = {Step.REPLAY: "be replayed", Step.PURGE: "be purged"}  # to operators, who ask for these
+
+
 def next_state(state: State | None, step: Step) -> State:
     """Return the state that a step leads to.
 
@@ -130,7 +133,7 @@ def next_state(state: State | None, step: Step) -> State:
     try:
         return STEPS[state, step]
     except KeyError:
-        message = f"a delivery that is {state or 'not recorded'} cannot {step}"
+        message = f"a delivery that is {state or 'not recorded'} cannot {_SAID.get(step, step)}"
         raise InvalidTransition(message) from None
 
 

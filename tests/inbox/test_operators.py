@@ -218,7 +218,7 @@ class TestReplay:
         inbox = durable.process()
         delivery = durable.delivery()
         given(inbox.store(delivery, claim=state == "claimed"))
-        with pytest.raises(InvalidTransition, match=f"a delivery that is {state} cannot replay"):
+        with pytest.raises(InvalidTransition, match=f"a delivery that is {state} cannot be replayed"):
             given(inbox.replay(number_of(inbox, delivery), confirmed=True))
 
     def test_it_may_crash_and_fail_as_often_again(self, durable: World) -> None:
@@ -252,7 +252,7 @@ class TestPurge:
         delivery = durable.delivery()
         given(inbox.store(delivery, claim=state == "claimed"))
         number = number_of(inbox, delivery)
-        with pytest.raises(InvalidTransition, match=f"a delivery that is {state} cannot purge"):
+        with pytest.raises(InvalidTransition, match=f"a delivery that is {state} cannot be purged"):
             given(inbox.purge(number))
         assert inbox.body(number) == delivery.raw
 

@@ -12,6 +12,7 @@ from django.utils.module_loading import import_string
 from roovet_webhooks.django.inbox import DjangoInbox
 from roovet_webhooks.django.receivers import receivers
 from roovet_webhooks.errors import ConfigurationError, InboxError
+from roovet_webhooks.operations import let_go
 from roovet_webhooks.receiver import WebhookReceiver
 from roovet_webhooks.worker import Worker
 from roovet_webhooks.worker.service import DEFAULT_CONCURRENCY, DEFAULT_GRACE, DEFAULT_POLL
@@ -77,7 +78,7 @@ class Command(BaseCommand):
         except ConfigurationError as error:
             raise CommandError(str(error), returncode=2) from None
         for receiver in chosen:
-            cast("DurableInbox", receiver.inbox).close()
+            let_go(cast("DurableInbox", receiver.inbox))
 
     def _tell(self, worker: Worker) -> None:
         inboxes = {id(receiver.inbox): receiver.inbox for receiver in worker.receivers}
