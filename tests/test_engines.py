@@ -18,6 +18,7 @@ import procrastinate
 import psycopg
 import psycopg_pool
 import pytest
+import redis
 from services import url_of
 from shop_processes import Shop, database, killed, shop_on
 from support import SECRET
@@ -453,18 +454,74 @@ def test_a_suspect_has_no_company() -> None:
 def test_celery_s_broker_is_looked_at(service: str) -> None:
     app = celery.Celery(broker=url_of(service))
     engine = CeleryEngine(app, queue=f"roovet-{token_hex(6)}")
-    assert [fault.said for fault in engine.faults()] == []
+    assert [fault.said for fault in engine.faults() if fault.level == "error"] == []
     with app.connection_for_write() as connection:
         engine._queue(connection).bind(connection.channel()).delete()
     app.conf.worker_prefetch_multiplier = 4
-    assert [fault.said for fault in engine.faults()] == ["worker_prefetch_multiplier is 4"]
+    assert [fault.said for fault in engine.faults() if fault.level == "error"] == ["worker_prefetch_multiplier is 4"]
 
 
-def test_a_redis_that_evicts_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+DURABLE_REDIS = {"maxmemory-policy": "noeviction", "appendonly": "yes", "save": ""}
+
+
+@pytest.mark.parametrize(
+    ("settings", "said", "level"),
+    [
+        ({"maxmemory-policy": "allkeys-lru"}, ["maxmemory-policy is allkeys-lru"], "error"),
+        ({"appendonly": "no"}, ["keeps tasks in memory alone"], "warning"),
+        ({"appendonly": "no", "save": "3600 1"}, [], "ok"),
+        ({}, [], "ok"),
+    ],
+    ids=["evicts", "forgets", "saves", "appends"],
+)
+def test_a_redis_that_evicts_or_forgets_is_a_fault(
+    settings: dict[str, str], said: list[str], level: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     engine = CeleryEngine(celery.Celery(broker=url_of("redis")))
-    monkeypatch.setattr("redis.Redis.config_get", lambda _self, _name: {"maxmemory-policy": "allkeys-lru"})
-    (fault,) = engine.faults()
-    assert "allkeys-lru" in fault.said
+    monkeypatch.setattr("redis.Redis.config_get", lambda _self, name: {name: (DURABLE_REDIS | settings)[name]})
+    faults = list(engine.faults())
+    assert [text in fault.said for text, fault in zip(said, faults, strict=True)] == [True] * len(said)
+    assert {fault.level for fault in faults} <= {level}
+
+
+def test_a_redis_that_keeps_its_settings_to_itself_is_to_be_looked_at_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(_self: object, _name: str) -> None:
+        message = "unknown command 'CONFIG'"
+        raise redis.ResponseError(message)
+
+    monkeypatch.setattr("redis.Redis.config_get", forbidden)
+    (fault,) = CeleryEngine(celery.Celery(broker=url_of("redis"))).faults()
+    assert (fault.level, "CONFIG is forbidden" in fault.said) == ("warning", True)
+
+
+def test_a_queue_of_another_type_is_a_fault() -> None:
+    app = celery.Celery(broker=url_of("rabbitmq"))
+    engine = CeleryEngine(app, queue=f"roovet-{token_hex(6)}")
+    with app.connection_for_write() as connection:
+        queue = engine._queue(connection)
+        queue.queue_arguments = None
+        queue = queue.bind(connection.channel())
+        queue.declare()
+        try:
+            (fault,) = engine.faults()
+        finally:
+            queue.delete()
+    assert fault.mend.startswith("the queue is there as another type than quorum")
+
+
+@pytest.mark.parametrize(
+    ("broker", "said"),
+    [
+        ("nonsense://user:hunter2@127.0.0.1", "names no transport that is here: KeyError"),
+        ("amqp://user:hunter2@127.0.0.1:1//", "cannot be used"),
+        ("memory://", "of the type memory"),
+    ],
+    ids=["nonsense", "nobody listens", "memory"],
+)
+def test_a_broker_that_will_not_do_is_a_fault(broker: str, said: str) -> None:
+    (fault,) = CeleryEngine(celery.Celery(broker=broker), timeout=1).faults()
+    assert said in fault.said
+    assert "hunter2" not in repr(fault)
 
 
 @pytest.mark.parametrize("scheme", ["amqp", "redis"])

@@ -153,21 +153,38 @@ class CeleryEngine:
                 f"worker_prefetch_multiplier is {self._app.conf.worker_prefetch_multiplier}",
                 "set it to 1, or a worker keeps tasks that others could run",
             )
-        connection = self._connection()
+        try:
+            connection = self._connection()
+        except Exception as error:  # noqa: BLE001 - kombu's, or a missing library of a transport's
+            said = f"the broker's URL names no transport that is here: {type(error).__name__}"
+            yield Fault(said, "give the application the URL of a RabbitMQ (amqp://) or a Redis (redis://)")
+            return
         try:
             connection.ensure_connection(max_retries=1, interval_start=0, timeout=self._timeout)
-            if connection.transport.driver_type == "redis":
-                yield from _redis_faults(connection.channel().client)
-            else:
-                self._queue(connection).bind(connection.channel()).declare()
+            yield from self._broker_faults(connection)
         except Exception as error:  # noqa: BLE001 - each broker's own
             # Not its text: that may have the URL, and so the password.
-            said = f"the broker or its queue {self._queue_name!r} cannot be used: {type(error).__name__}"
-            yield Fault(
-                said, "start the broker; a queue that is there as another type has to be deleted once it is empty"
-            )
+            kind = type(error).__name__
+            said = f"the broker or its queue {self._queue_name!r} cannot be used: {kind}"
+            mend = "start the broker, or mend its URL, its user's password or rights"
+            if kind == "PreconditionFailed":
+                mend = "the queue is there as another type than quorum: delete it once it is empty, or name another"
+            yield Fault(said, mend)
         finally:
             _let_go(connection)
+
+    def _broker_faults(self, connection: Any) -> Iterator[Fault]:  # noqa: ANN401 - kombu's
+        kind = connection.transport.driver_type
+        if kind == "redis":
+            yield from _redis_faults(connection.channel().client)
+            return
+        self._queue(connection).bind(connection.channel()).declare()
+        if kind != "amqp":
+            yield Fault(
+                f"the broker is of the type {kind}, with which nothing here has been tried",
+                "use RabbitMQ or Redis",
+                "warning",
+            )
 
 
 def _let_go(connection: Any) -> None:  # noqa: ANN401 - kombu's
@@ -176,9 +193,31 @@ def _let_go(connection: Any) -> None:  # noqa: ANN401 - kombu's
 
 
 def _redis_faults(client: Any) -> Iterator[Fault]:  # noqa: ANN401 - redis's own
-    policy = client.config_get("maxmemory-policy").get("maxmemory-policy")
+    client.ping()
+    try:
+        settings: dict[str, str] = {}
+        for name in ("maxmemory-policy", "appendonly", "save"):
+            settings |= client.config_get(name)
+    except _redis_errors().ResponseError:
+        yield Fault(
+            "Redis does not tell its settings (CONFIG is forbidden)",
+            "see by hand that maxmemory-policy is noeviction and that it keeps its data on a disk",
+            "warning",
+        )
+        return
+    policy = settings.get("maxmemory-policy")
     if policy != "noeviction":
         yield Fault(
             f"Redis may evict tasks: its maxmemory-policy is {policy}",
             "set maxmemory-policy to noeviction; until then evicted tasks come back after again_after seconds only",
         )
+    if settings.get("appendonly") == "no" and not settings.get("save"):
+        yield Fault(
+            "Redis keeps tasks in memory alone: appendonly is off, and save is empty",
+            "set appendonly to yes; until then tasks that a restart loses come back after again_after seconds only",
+            "warning",
+        )
+
+
+def _redis_errors() -> Any:  # noqa: ANN401 - a module; the extra brings it, and only Redis as a broker needs it
+    return import_module("redis.exceptions")
