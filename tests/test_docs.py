@@ -14,7 +14,7 @@ from documentation.pages import DOCS, ROOT, python_of, rows_of, section_of, text
 from support import NOW, SECRET, payload, request_of
 
 import roovet_webhooks
-from roovet_webhooks import Delivery, DropDelivery, Event, RetryLater, WebhookReceiver, errors
+from roovet_webhooks import Delivery, DropDelivery, Event, RetryLater, WebhookReceiver, errors, messages
 from roovet_webhooks.inbox.protocol import TRANSITIONS
 from roovet_webhooks.life import LIFE
 from roovet_webhooks.telemetry.tables import ABOUT, EVENTS, FIELDS, MEANINGS, METRICS, SPANS
@@ -48,7 +48,7 @@ INTERNAL = {
     "inbox.scope": "Delivery.transaction says what a handler gets",
     "intake": "a step of the receiver, as admission",
     "refusal": "a step of the receiver, as admission; explain and the guides say what it tells",
-    "tenants": "a step of the receiver, as admission; the receiver's options say what a resolver returns",
+    "numbers": "what options of every part are checked with",
     "mac": "what it computes is documented where it is used, in signing",
 }
 
@@ -73,7 +73,15 @@ def test_the_table_of_errors_is_the_tree() -> None:
         if issubclass(error, (errors.RequestError, errors.VerificationError, errors.PayloadError))
         and not error.__subclasses__()
     }
-    assert refusals <= told.keys()
+    # What a store may say to whoever brings a delivery; the others are for operators.
+    of_an_inbox = {"inbox_unavailable", "inbox_full", "delivery_in_flight", "lease_lost"}
+    assert refusals | of_an_inbox <= told.keys()
+
+
+def test_every_answer_that_is_no_error_is_on_the_page_of_answers() -> None:
+    page = text_of("docs/reference/answers.md")
+    answers = (messages.STORED, messages.HANDLED, messages.IGNORED, messages.DROPPED, messages.DUPLICATE)
+    assert [re.search(f"`{re.escape(answer.body.decode())}`", page) is not None for answer in answers] == [True] * 5
 
 
 def test_the_usual_causes_are_told_of_codes_that_exist() -> None:

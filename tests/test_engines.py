@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -19,6 +21,7 @@ import psycopg
 import psycopg_pool
 import pytest
 import redis
+from documentation.pages import python_of, text_of
 from services import url_of
 from shop_processes import Shop, database, killed, shop_on
 from support import SECRET
@@ -34,7 +37,6 @@ from roovet_webhooks.inbox.sql import SQLInbox
 from roovet_webhooks.worker import Worker, relay
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import Generator, Iterator, Sequence
     from pathlib import Path
 
@@ -591,6 +593,21 @@ def test_procrastinate_s_tables_are_looked_at(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("psycopg_pool.ConnectionPool.open", wait_in_vain)
     (fault,) = engine.faults()
     assert fault.said == "Procrastinate's database cannot be used: PoolTimeout"
+
+
+def test_the_guide_s_application_and_commands_find_each_other(tmp_path: Path) -> None:
+    page = "docs/how-to/deploy-with-procrastinate.md"
+    make_tables = re.search(r"^python (-m procrastinate .* schema --apply)$", text_of(page), re.MULTILINE)
+    work = re.search(r"`python (-m procrastinate .* worker .*?)`", text_of(page))
+    assert make_tables is not None
+    assert work is not None
+    with database() as url:
+        code = python_of(page)[0].code.replace("postgresql+psycopg://shop@db/shop", url)
+        (tmp_path / "shop").mkdir()
+        (tmp_path / "shop" / "tasks.py").write_text(code.replace("postgresql://shop@db/shop", psycopg_url(url)))
+        for line in (make_tables[1].split(), [*work[1].split(), "--one-shot"]):
+            ran = subprocess.run([sys.executable, *line], cwd=tmp_path, capture_output=True, text=True, check=False)  # noqa: S603 - the guide's
+            assert ran.returncode == 0, ran.stderr
 
 
 def test_a_job_is_made_with_the_mark_or_not_at_all() -> None:

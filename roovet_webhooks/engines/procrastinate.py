@@ -40,7 +40,7 @@ class ProcrastinateEngine:
 
     Args:
         app: The application; its tables are in the database of the inbox.
-        queue: Name of the queue: ``procrastinate --app shop.tasks.app worker --queues roovet``.
+        queue: Name of the queue: ``python -m procrastinate --app shop.tasks.app worker --queues roovet``.
         window: How many deliveries may be handed over and not claimed at a time.
         again_after: Seconds after which one that was handed over and not claimed is handed over once more: its job was
             lost, or deleted.
@@ -103,7 +103,10 @@ class ProcrastinateEngine:
         try:
             with self._app.open():
                 if not self._app.check_connection():
-                    yield Fault("Procrastinate's tables are missing", "procrastinate --app … schema --apply")
+                    yield Fault(
+                        "Procrastinate's tables are missing",
+                        "make them: python -m procrastinate --app … schema --apply",
+                    )
         except (ConnectorException, psycopg.Error) as error:
             said = f"Procrastinate's database cannot be used: {type(error.__cause__ or error).__name__}"
             yield Fault(said, "start the database, or mend the connector's settings")
