@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, cast
+from urllib.parse import quote
 
 import msgspec
 
@@ -33,10 +34,10 @@ _BRIDGE = SyncBridge()
 
 
 def inbox_at(url: str) -> DurableInbox:
-    """Return the durable inbox at a database URL. Unlike a receiver it makes no new SQLite file.
+    """Return the durable inbox at a database URL. Unlike a receiver it makes none: neither a file nor tables.
 
     Raises:
-        ConfigurationError: No inbox can be there, or the file does not exist.
+        ConfigurationError: No inbox can be there, or none is.
         MissingExtraError: SQLAlchemy is not installed.
     """
     inbox = inbox_of(url)
@@ -44,7 +45,27 @@ def inbox_at(url: str) -> DurableInbox:
     if path != url and not Path(path).exists():
         message = f"there is no inbox at {url}: the file {path} does not exist"
         raise ConfigurationError(message)
+    if not _has_tables(url, None if path == url else path):
+        message = "there is no inbox in that database: none of its tables is there; a receiver's first start makes them"
+        raise ConfigurationError(message)
     return cast("DurableInbox", inbox)
+
+
+def _has_tables(url: str, path: str | None) -> bool:
+    """Say whether a database has an inbox's tables. One that cannot be asked may have them; the inbox will say why."""
+    import sqlalchemy  # noqa: PLC0415 - an extra, and slow to import
+    from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415 - likewise
+
+    from roovet_webhooks.inbox.sql.schema import meta  # noqa: PLC0415 - likewise
+
+    read_only = {"mode": "ro", "uri": "true"}  # or its close would move the log into the file, with no turn taken
+    where = url if path is None else sqlalchemy.URL.create("sqlite", database=f"file:{quote(path)}", query=read_only)
+    try:
+        engine = sqlalchemy.create_engine(where, poolclass=sqlalchemy.NullPool)
+        with engine.connect() as connection:
+            return sqlalchemy.inspect(connection).has_table(meta.name)
+    except (SQLAlchemyError, ImportError):
+        return True
 
 
 def inbox_in(receivers: Iterable[WebhookReceiver]) -> DurableInbox:
@@ -265,6 +286,8 @@ def examined(inbox: DurableInbox, receivers: Iterable[WebhookReceiver] = ()) -> 
 
 
 def _store(inbox: DurableInbox) -> Iterator[Finding]:
+    # Writes: a file or a database that can only be read is found here.
+    waited(inbox, inbox.beat(inbox.owner, ()))
     before = time.time()
     health = inbox.health()
     after = time.time()

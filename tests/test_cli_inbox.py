@@ -6,11 +6,15 @@ import asyncio
 import json
 import logging
 import re
+import sqlite3
 import time
+from contextlib import closing
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
+import sqlalchemy
 from click.testing import CliRunner, Result
+from shop_processes import database
 from support import NOW
 from worker_support import deliver, receiver_on, records_of, soon, states_of, written
 
@@ -341,8 +345,24 @@ def test_a_folder_that_is_missing_is_named(tmp_path: Path) -> None:
         SQLInbox(f"sqlite:///{tmp_path}/nowhere/inbox.db").open()
 
 
+def test_check_finds_a_database_that_can_only_be_read() -> None:
+    with database() as url:
+        SQLInbox(url).open()
+        engine = sqlalchemy.create_engine(url, isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:
+            name = engine.url.database
+            connection.exec_driver_sql(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+        engine.dispose()
+        (found,) = operations.examined(SQLInbox(url))
+    assert (found.level, found.subject) == ("error", "store")
+    assert "ReadOnlySqlTransaction" in found.said
+
+
 def test_check_of_a_store_that_is_away_says_it_once(tmp_path: Path) -> None:
-    (tmp_path / "inbox.db").touch()
+    inbox = SQLInbox(f"sqlite:///{tmp_path / 'inbox.db'}")
+    inbox.open()
+    inbox.close()
+    (tmp_path / "inbox.db.lock").unlink()
     (tmp_path / "inbox.db.lock").mkdir()
     result = run("check", "--inbox", f"sqlite:///{tmp_path / 'inbox.db'}", status=1)
     assert result.stdout.startswith("error   store: the lock file")
@@ -406,6 +426,22 @@ def test_no_inbox_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
         operations.inbox_in([])
     with pytest.raises(ConfigurationError, match="2 inboxes"):
         operations.inbox_in([WebhookReceiver(inbox=MemoryInbox()), WebhookReceiver(inbox=MemoryInbox())])
+
+
+def test_a_database_that_holds_no_inbox_is_left_as_it_is(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "other.db")) as connection:
+        connection.execute("CREATE TABLE customer (name TEXT)")
+    before = (tmp_path / "other.db").read_bytes()
+    assert (
+        "there is no inbox in that database"
+        in run("list", "--inbox", f"sqlite:///{tmp_path}/other.db", status=2).stderr
+    )
+    assert (tmp_path / "other.db").read_bytes() == before
+    with database() as url:
+        assert "there is no inbox in that database" in run("list", "--inbox", url, status=2).stderr
+        engine = sqlalchemy.create_engine(url)
+        assert sqlalchemy.inspect(engine).get_table_names() == []
+        engine.dispose()
 
 
 def test_a_store_that_is_away_is_one_line(tmp_path: Path) -> None:
