@@ -500,7 +500,7 @@ def test_a_read_only_database_is_answered_503(on_sqlite: Shop, caplog: pytest.Lo
 def test_little_disk(on_sqlite: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=999))
     assert on_sqlite.receiver.receive(request_of()).status == 503
-    assert on_sqlite.inbox.health().full == "the disk has 999 bytes left, and 67108864 must be free"
+    assert on_sqlite.inbox.health().full == "the disk has 999 bytes left, and min_free_disk is 67108864"
 
 
 def test_the_disk_of_a_server_or_of_the_memory_is_not_looked_at(alias: str) -> None:

@@ -78,6 +78,6 @@ class Backlog:
         """Return why no new delivery can be taken; ``None`` when there is room."""
         free = census.free_disk()
         if free is not None and free < self._min_free_disk:
-            return f"the disk has {free} bytes left, and {self._min_free_disk} must be free"
+            return f"the disk has {free} bytes left, and min_free_disk is {self._min_free_disk}"
         count = census.open_deliveries(self._most)
-        return f"{count} deliveries are open, as many as may be" if count >= self._most else None
+        return f"{count} deliveries are open, and max_backlog is {self._most}" if count >= self._most else None

@@ -254,7 +254,7 @@ class TestLimits:
         for delivery in known[1:]:
             given(inbox.store(delivery, claim=False))
         self.look(inbox)
-        with pytest.raises(InboxFull, match="no new deliveries are accepted: 3 deliveries are open, as many as may be"):
+        with pytest.raises(InboxFull, match="accepted: 3 deliveries are open, and max_backlog is 3"):
             given(inbox.store(database.delivery(), claim=claim))
         assert len(records(inbox)) == 3
         given(inbox.complete(first, Outcome.HANDLED))
@@ -292,7 +292,7 @@ class TestLimits:
         given(inbox.store(known, claim=False))
         monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=999))
         self.look(inbox)
-        with pytest.raises(InboxFull, match="the disk has 999 bytes left, and 1000 must be free"):
+        with pytest.raises(InboxFull, match="the disk has 999 bytes left, and min_free_disk is 1000"):
             given(inbox.store(sqlite.delivery(), claim=False))
         assert given(inbox.store(known, claim=False)) == DUPLICATE
         monkeypatch.undo()
