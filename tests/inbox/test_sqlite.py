@@ -788,10 +788,13 @@ with inbox._store.write():
 class TestLockFile:
     def test_one_that_cannot_be_made(self, tmp_path: Path) -> None:
         lock = FileLock(str(tmp_path / "none" / "x.lock"))
-        with pytest.raises(InboxUnavailable, match="there is no folder"):
+        with pytest.raises(InboxUnavailable, match=f"cannot be used: there is no folder {tmp_path}/none"):
             lock.take(1)
         lock.release()
         lock.close()
+        (tmp_path / "folder").mkdir()
+        with pytest.raises(InboxUnavailable, match="cannot be used: Is a directory"):
+            FileLock(str(tmp_path / "folder")).take(1)
 
     def test_it_is_exclusive(self, tmp_path: Path) -> None:
         one, two = (FileLock(str(tmp_path / "x.lock")) for _ in range(2))
