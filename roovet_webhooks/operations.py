@@ -8,9 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, cast
-from urllib.parse import quote
 
 import msgspec
 
@@ -22,6 +20,7 @@ from roovet_webhooks.inbox.protocol import State
 if TYPE_CHECKING:
     from roovet_webhooks.inbox.protocol import Answer, DurableInbox
     from roovet_webhooks.inbox.records import Query, RecordedDelivery, Stats
+    from roovet_webhooks.inbox.sql import SQLInbox
     from roovet_webhooks.receiver import WebhookReceiver
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
@@ -40,32 +39,12 @@ def inbox_at(url: str) -> DurableInbox:
         ConfigurationError: No inbox can be there, or none is.
         MissingExtraError: SQLAlchemy is not installed.
     """
-    inbox = inbox_of(url)
-    path = re.sub(r"^sqlite(\+\w+)?:///", "", url)
-    if path != url and not Path(path).exists():
-        message = f"there is no inbox at {url}: the file {path} does not exist"
+    inbox = cast("SQLInbox", inbox_of(url))
+    if (missing := inbox.missing()) is not None:
+        inbox.close()
+        message = f"there is no inbox there: {missing}; a receiver's first start makes it"
         raise ConfigurationError(message)
-    if not _has_tables(url, None if path == url else path):
-        message = "there is no inbox in that database: none of its tables is there; a receiver's first start makes them"
-        raise ConfigurationError(message)
-    return cast("DurableInbox", inbox)
-
-
-def _has_tables(url: str, path: str | None) -> bool:
-    """Say whether a database has an inbox's tables. One that cannot be asked may have them; the inbox will say why."""
-    import sqlalchemy  # noqa: PLC0415 - an extra, and slow to import
-    from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415 - likewise
-
-    from roovet_webhooks.inbox.sql.schema import meta  # noqa: PLC0415 - likewise
-
-    read_only = {"mode": "ro", "uri": "true"}  # or its close would move the log into the file, with no turn taken
-    where = url if path is None else sqlalchemy.URL.create("sqlite", database=f"file:{quote(path)}", query=read_only)
-    try:
-        engine = sqlalchemy.create_engine(where, poolclass=sqlalchemy.NullPool)
-        with engine.connect() as connection:
-            return sqlalchemy.inspect(connection).has_table(meta.name)
-    except (SQLAlchemyError, ImportError):
-        return True
+    return inbox
 
 
 def inbox_in(receivers: Iterable[WebhookReceiver]) -> DurableInbox:

@@ -355,7 +355,7 @@ def test_check_finds_a_database_that_can_only_be_read() -> None:
         engine.dispose()
         (found,) = operations.examined(SQLInbox(url))
     assert (found.level, found.subject) == ("error", "store")
-    assert "ReadOnlySqlTransaction" in found.said
+    assert "read-only transaction" in found.said
 
 
 def test_check_of_a_store_that_is_away_says_it_once(tmp_path: Path) -> None:
@@ -433,12 +433,12 @@ def test_a_database_that_holds_no_inbox_is_left_as_it_is(tmp_path: Path) -> None
         connection.execute("CREATE TABLE customer (name TEXT)")
     before = (tmp_path / "other.db").read_bytes()
     assert (
-        "there is no inbox in that database"
+        "there is no inbox there: none of its tables is there"
         in run("list", "--inbox", f"sqlite:///{tmp_path}/other.db", status=2).stderr
     )
     assert (tmp_path / "other.db").read_bytes() == before
     with database() as url:
-        assert "there is no inbox in that database" in run("list", "--inbox", url, status=2).stderr
+        assert "there is no inbox there: none of its tables is there" in run("list", "--inbox", url, status=2).stderr
         engine = sqlalchemy.create_engine(url)
         assert sqlalchemy.inspect(engine).get_table_names() == []
         engine.dispose()

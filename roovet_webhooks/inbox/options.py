@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-def check_numbers(*, seconds: Mapping[str, float], settle: float, counts: Mapping[str, int]) -> None:
+def check_numbers(
+    *, seconds: Mapping[str, float], settle: float, counts: Mapping[str, int], min_free_disk: int = 0
+) -> None:
     """Check the numbers that an inbox is given.
 
     Raises:
@@ -27,6 +29,7 @@ def check_numbers(*, seconds: Mapping[str, float], settle: float, counts: Mappin
     ]
     wrong += [] if is_number(settle) and 0 <= settle <= 1 else [f"settle ({settle!r} s, at most 1)"]
     wrong += [f"{name} ({value!r})" for name, value in counts.items() if not (is_count(value) and value > 0)]
+    wrong += [] if is_count(min_free_disk) and min_free_disk >= 0 else [f"min_free_disk ({min_free_disk!r} bytes)"]
     if wrong:
         message = f"an inbox needs positive numbers for {', '.join(wrong)}"
         raise ConfigurationError(message)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import select
 import socket
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Self
 
 import pytest
@@ -151,7 +153,7 @@ class TestLostConnections:
             lambda: take(inbox),
             inbox.stats,
         ):
-            with pytest.raises(InboxUnavailable, match=r"the inbox in PostgreSQL \(127.0.0.1/\w+\) cannot be used"):
+            with pytest.raises(InboxUnavailable, match=r"the inbox in PostgreSQL \(127.0.0.1:\d+/\w+\) cannot be used"):
                 operation()
         way.open = True
         assert given(inbox.store(postgresql.delivery(), claim=False)) == NEW
@@ -263,10 +265,59 @@ class TestEngine:
                 assert connection.execute(text("SELECT 1")).scalar() == 1
             engine.dispose()
 
-    @pytest.mark.parametrize("where", ["postgresql+nodriver://x/y", "nonsense", "postgresql+asyncpg://x/y"])
-    def test_a_driver_that_is_not_there(self, where: str) -> None:
-        with pytest.raises(ConfigurationError, match="inbox= must be a database URL such as"):
+    @pytest.mark.parametrize(
+        ("where", "told"),
+        [
+            ("nonsense", "inbox= must be a database URL such as"),
+            ("postgresql+nodriver://x/y", "uses the driver psycopg, not nodriver: write postgresql.psycopg://"),
+            ("postgresql+asyncpg://x/y", "uses the driver psycopg, not asyncpg: write postgresql.psycopg://"),
+            ("postgres://x/y", "not in 'postgres': write postgresql.psycopg://"),
+            ("mysql://x/y", "lives in SQLite or PostgreSQL, not in 'mysql'$"),
+            ("sqlite+aiosqlite:///x.db", "uses the driver pysqlite, not aiosqlite: write sqlite.pysqlite://"),
+        ],
+    )
+    def test_one_of_another_kind(self, where: str, told: str) -> None:
+        with pytest.raises(ConfigurationError, match=told):
             SQLInbox(where)
+
+    def test_an_engine_of_another_driver(self) -> None:
+        engine = sqlalchemy.create_engine("postgresql+pg8000://x/y", module=SimpleNamespace(paramstyle="format"))
+        with pytest.raises(ConfigurationError, match="uses the driver psycopg, not pg8000"):
+            SQLInbox(engine)
+
+    def test_a_user_without_rights(self, postgresql: PostgreSQLWorld) -> None:
+        postgresql.process().open()
+        role = f"{postgresql.schema}_reader"
+        postgresql.execute(f"CREATE ROLE {role}")
+        engine = postgresql.engine()
+
+        @event.listens_for(engine, "connect")
+        def _become(driver: Any, _record: object) -> None:  # noqa: ANN401 - psycopg's
+            driver.execute(f"GRANT USAGE ON SCHEMA {postgresql.schema} TO {role}")
+            driver.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA {postgresql.schema} TO {role}")
+            driver.execute(f"SET ROLE {role}")
+            driver.commit()
+
+        inbox = postgresql.process(where=engine)
+        try:
+            with pytest.raises(InboxUnavailable, match="cannot be used: permission denied for table roovet_"):
+                inbox.open()
+            inbox.close()
+        finally:
+            postgresql.execute(f"DROP OWNED BY {role}")
+            postgresql.execute(f"DROP ROLE {role}")
+
+    @pytest.mark.parametrize("password", ["hun@ter2", "hun@ter2/x", "hun@ter/2:x"])
+    def test_a_password_that_is_not_escaped_is_refused_and_not_shown(self, password: str) -> None:
+        with pytest.raises(ConfigurationError) as caught:
+            SQLInbox(f"postgresql+psycopg://user:{password}@127.0.0.1/shop")
+        assert "ter" not in str(caught.value).replace("after", "")
+        assert "write %40" in str(caught.value) or "must be a database URL" in str(caught.value)
+
+    def test_a_driver_that_is_not_installed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "psycopg", None)
+        with pytest.raises(ConfigurationError, match=r"pip install 'roovet-webhooks\[inbox\]'"):
+            SQLInbox("postgresql+psycopg://user@127.0.0.1/shop")
 
     def test_no_password_is_shown(self) -> None:
         inbox = SQLInbox("postgresql+psycopg://user:hunter2@127.0.0.1:1/nothing")
@@ -274,7 +325,7 @@ class TestEngine:
             inbox.open()
         for shown in (str(caught.value), repr(inbox)):
             assert "hunter2" not in shown
-        assert repr(inbox) == "SQLInbox(PostgreSQL (127.0.0.1/nothing))"
+        assert repr(inbox) == "SQLInbox(PostgreSQL (127.0.0.1:1/nothing))"
         inbox.close()
 
 

@@ -201,6 +201,9 @@ class TestMode:
             (open_folder / name).chmod(0o444 if name == "roovet.db" else 0o666)
         inbox = sqlite.process(where=where)
         with as_nobody():
+            # Found when it is opened, and so before a server takes its first request.
+            with pytest.raises(InboxUnavailable, match="attempt to write a readonly database"):
+                inbox.open()
             for _ in range(2):
                 with pytest.raises(InboxUnavailable, match="attempt to write a readonly database"):
                     given(inbox.store(sqlite.delivery(), claim=False))

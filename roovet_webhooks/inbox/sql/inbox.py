@@ -24,7 +24,7 @@ from roovet_webhooks.inbox.sql.census import SQLCensus
 from roovet_webhooks.inbox.sql.claims import Claimant
 from roovet_webhooks.inbox.sql.committer import Committer, Operation, RowOperation
 from roovet_webhooks.inbox.sql.recording import Recorder
-from roovet_webhooks.inbox.sql.schema import BY_LEASE, CLAIMED, delivery, versions, worker
+from roovet_webhooks.inbox.sql.schema import BY_LEASE, CLAIMED, delivery, versions, worker, write_nothing_new
 from roovet_webhooks.inbox.sql.transactions import check_held, record_success, transaction
 from roovet_webhooks.inbox.sql.urls import store_of
 from roovet_webhooks.retry import DAY
@@ -93,7 +93,7 @@ class SQLInbox:
     ) -> None:
         numbers = {"lease": lease, "remember": remember, "retain_body": retain_body, "timeout": timeout}
         counts = {"max_backlog": max_backlog, "max_waiting": max_waiting}
-        check_numbers(seconds=numbers, settle=settle, counts=counts)
+        check_numbers(seconds=numbers, settle=settle, counts=counts, min_free_disk=min_free_disk)
         self.lease: float = lease
         self.timeout: float = timeout
         self._remember, self._settle, self._retain_body = (
@@ -133,7 +133,7 @@ class SQLInbox:
             InboxUnavailable: The store cannot be reached or written to.
             ConfigurationError: Its tables belong to a later version.
         """
-        self._now(self._run(lambda _connection, _now: None))
+        self._now(self._run(write_nothing_new))
 
     def _now(self, answer: Pending[T]) -> T:
         """Wait for an answer in this thread."""
@@ -413,6 +413,10 @@ class SQLInbox:
     def tidy(self) -> Purged:
         """Erase what has been kept long enough; see `DurableInbox.tidy`."""
         return ledger.tidy(self._run, retain_body=self._retain_body, remember=self._remember)
+
+    def missing(self) -> str | None:
+        """Say what of it is not there yet, and make nothing: the first use makes it. ``None`` when it is there."""
+        return self._store.missing()
 
     def fault(self) -> str | None:
         """Say which of the store's settings endangers what it holds; ``None`` when none does."""

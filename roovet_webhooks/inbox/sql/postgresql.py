@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import sqlalchemy
 from sqlalchemy import func, select, text
 from sqlalchemy.dialects import postgresql
+from sqlalchemy.exc import SQLAlchemyError
 
 from roovet_webhooks.inbox.limits import SERVER_SECONDS, over, too_long
 from roovet_webhooks.inbox.sql import schema
@@ -48,7 +49,8 @@ class PostgreSQLStore:
         )
         self._mine = [own]
         self._clock = clock
-        self._what = f"PostgreSQL ({engine.url.host or 'local'}/{engine.url.database})"
+        port = f":{engine.url.port}" if engine.url.port else ""
+        self._what = f"PostgreSQL ({engine.url.host or 'local'}{port}/{engine.url.database})"
         self._prepared = False
         self._preparing = threading.Lock()
 
@@ -126,6 +128,15 @@ class PostgreSQLStore:
         if not off:
             return None
         return f"the server runs with {' and '.join(off)} off: a power cut can lose what was acknowledged; turn it on"
+
+    def missing(self) -> str | None:
+        """Say what is not there; see `Store.missing`."""
+        try:
+            with self._engine.connect() as connection:
+                found = sqlalchemy.inspect(connection).has_table(schema.meta.name)
+        except SQLAlchemyError:
+            return None
+        return None if found else "none of its tables is there"
 
     def before_fork(self) -> None:
         """Do nothing: the connections are the parent's, and the child makes its own."""

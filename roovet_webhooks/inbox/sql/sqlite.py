@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 import threading
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import quote
 
 import sqlalchemy
 from sqlalchemy import event
@@ -24,7 +26,6 @@ from roovet_webhooks.inbox.sql import schema
 from roovet_webhooks.inbox.sql.store import WAIT, Transaction, Undo, rendered, translated
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Callable, Generator, Sequence
     from contextlib import AbstractContextManager
 
@@ -201,6 +202,18 @@ class SQLiteStore:
         """Say what endangers what the file holds: nothing, since each connection is set up here."""
         return None
 
+    def missing(self) -> str | None:
+        """Say what is not there; see `Store.missing`."""
+        if not Path(self.path).exists():
+            return f"the file {self.path} does not exist"
+        try:
+            # Read-only, or its close would move the log into the file with no turn taken.
+            with closing(sqlite3.connect(f"file:{quote(self.path)}?mode=ro", timeout=WAIT, uri=True)) as driver:
+                found = driver.execute("SELECT 1 FROM sqlite_master WHERE name = ?", [schema.meta.name]).fetchone()
+        except sqlite3.Error:
+            return None
+        return None if found else "none of its tables is there"
+
     def _disconnect(self) -> None:
         if self._connection is not None:
             connection, self._connection = self._connection, None
@@ -240,8 +253,9 @@ class SQLiteStore:
 
     def close(self) -> None:
         """Close the connection; see `Store.close`."""
-        with self._turns.held():
-            self._disconnect()
+        if self._connection is not None:  # else even the lock file may not be there, and is not made
+            with self._turns.held():
+                self._disconnect()
         self._turns.close()
 
 

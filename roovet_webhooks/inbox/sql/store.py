@@ -85,6 +85,10 @@ class Store(Protocol):
         """Say what about the store's settings endangers what it holds; ``None`` when nothing does."""
         ...
 
+    def missing(self) -> str | None:
+        """Say what of an inbox is not there, and make nothing; ``None`` when it is there, or cannot be asked."""
+        ...
+
     def before_fork(self) -> None:
         """Get ready for a fork of this process."""
         ...
@@ -122,7 +126,10 @@ def translated(what: str) -> Generator[None]:
 _CONFLICTS = frozenset({"40001", "40P01"})  # serialization_failure and deadlock_detected
 # DatabaseError itself is what SQLite says of a file that is damaged, or no database.
 _OF_THE_STORE = frozenset(
-    {"AdminShutdown", "CrashShutdown", "CannotConnectNow", "DiskFull", "OutOfMemory", "DatabaseError"}
+    {
+        *("AdminShutdown", "CrashShutdown", "CannotConnectNow", "DiskFull", "OutOfMemory", "DatabaseError"),
+        *("InsufficientPrivilege", "ReadOnlySqlTransaction"),
+    }
 )
 
 
