@@ -107,7 +107,7 @@ class DjangoInbox:
         clock: Callable[[], float] | None = None,
     ) -> None:
         seconds = {"lease": lease, "remember": remember, "retain_body": retain_body, "timeout": timeout}
-        check_numbers(seconds=seconds, settle=settle, counts={"max_backlog": max_backlog})
+        check_numbers(seconds=seconds, settle=settle, counts={"max_backlog": max_backlog}, min_free_disk=min_free_disk)
         self.using: str = using
         self.atomic: bool = atomic
         self.lease: float = lease

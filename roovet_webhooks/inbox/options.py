@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def check_numbers(
-    *, seconds: Mapping[str, float], settle: float, counts: Mapping[str, int], min_free_disk: int = 0
+    *, seconds: Mapping[str, float], settle: float, counts: Mapping[str, int], min_free_disk: int
 ) -> None:
     """Check the numbers that an inbox is given.
 

@@ -476,6 +476,7 @@ def test_a_claim_of_nothing(durable: World) -> None:
         ({"max_waiting": 0, "lease": -1}, r"lease \(-1 s\), max_waiting \(0\)"),
         ({"remember": "30d", "settle": None}, r"remember \('30d' s\), settle \(None s, at most 1\)"),
         ({"max_backlog": "1000", "max_waiting": 1.5}, r"max_backlog \('1000'\), max_waiting \(1.5\)"),
+        ({"min_free_disk": -1}, r"min_free_disk \(-1 bytes\)"),
         ({"lease": True}, r"lease \(True s\)"),
     ],
     ids=str,
