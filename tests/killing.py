@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 # Few in the ordinary run. The long one: ROOVET_KILLS=200.
-KILLS = int(os.environ.get("ROOVET_KILLS", "10"))
+KILLS = int(os.environ.get("ROOVET_KILLS", "6"))
 PATIENCE = 60.0
 
 

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from roovet_webhooks.delivery import Identity
     from roovet_webhooks.inbox.records import RecordedDelivery
 
-EXAMPLES = int(os.environ.get("ROOVET_TEST_MODEL_EXAMPLES", "25"))
+EXAMPLES = int(os.environ.get("ROOVET_TEST_MODEL_EXAMPLES", "12"))
 STEPS = int(os.environ.get("ROOVET_TEST_MODEL_STEPS", "40"))
 
 POLICY = RetryPolicy(first=5, factor=2, most=60, max_attempts=4, max_crashes=3, max_age=20 * DAY)
