@@ -75,15 +75,23 @@ class Killed(NamedTuple):
     about: str
 
 
-def killed_at_random(makers: Sequence[Callable[[], subprocess.Popen[bytes]]], port: int) -> Killed:
-    """Start processes, send deliveries, and kill one process after the other; all of them run when it is over."""
+def killed_at_random(
+    makers: Sequence[Callable[[], subprocess.Popen[bytes]]], port: int, *, pause: float = 0.8
+) -> Killed:
+    """Start processes, send deliveries, and kill one process after the other; all of them run when it is over.
+
+    Args:
+        makers: Start the processes.
+        port: Where deliveries are sent to.
+        pause: Seconds between two kills at most; the longer a process takes to start, the more it must be.
+    """
     seed = randbelow(2**32)
     chance = random.Random(seed)  # noqa: S311 - repeatable
     running = [make() for make in makers]
     senders = Senders(port)
     senders.start()
     for _ in range(KILLS):
-        time.sleep(chance.uniform(0.05, 0.8))
+        time.sleep(chance.uniform(0.05, pause))
         which = chance.randrange(len(makers))
         running[which].send_signal(signal.SIGKILL)
         running[which].wait()

@@ -138,7 +138,8 @@ def project(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Project]
 
 @pytest.mark.timeout(1200)  # of the long run; the ordinary one takes half a minute
 def test_killed_at_random(project: Project) -> None:
-    acknowledged, about = killed_at_random([project.receiver, project.worker, project.worker], project.port)
+    makers = [project.receiver, project.worker, project.worker]
+    acknowledged, about = killed_at_random(makers, project.port, pause=2.0)
     wait_until(lambda: project.open() == 0)
     about += f"; {project.folder}"
     effects = dict(project.query("SELECT resource, count(*) FROM till_effect GROUP BY resource"))
