@@ -18,7 +18,8 @@ from roovet_webhooks import ConfigurationError, InboxFull, InboxUnavailable, Lea
 from roovet_webhooks.bridge import AsyncBridge, SyncBridge, run
 from roovet_webhooks.inbox.pending import Pending
 from roovet_webhooks.inbox.protocol import Claim, Outcome, State, Stored, Verdict
-from roovet_webhooks.inbox.sql import committer, stores
+from roovet_webhooks.inbox.sql import committer
+from roovet_webhooks.inbox.sql import postgresql as postgresql_store
 from roovet_webhooks.inbox.sql.committer import MAX_BATCH, Operation
 from roovet_webhooks.inbox.sql.store import Conflict
 
@@ -441,7 +442,7 @@ class TestSeveralCommitters:
     def test_overlapping_batches_do_not_wait_for_each_other(
         self, postgresql: SQLWorld, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(stores, "WAIT", 60)  # a busy machine is no deadlock
+        monkeypatch.setattr(postgresql_store, "WAIT", 60)  # a busy machine is no deadlock
         processes = [postgresql.process() for _ in range(3)]
         for process in processes:
             process.open()
