@@ -30,7 +30,8 @@ READ = {
     "SEARCH sqlite_autoindex_roovet_delivery_1 (endpoint=? AND tenant=? AND key_ts=? AND key=?)",
     "SEARCH roovet_delivery_ready (endpoint=? AND available_at<?)",
     "SEARCH roovet_delivery_suspect (endpoint=? AND available_at<?)",
-    "SEARCH roovet_delivery_resource (endpoint=? AND tenant=? AND resource=?)",
+    "SEARCH roovet_delivery_resource (endpoint=? AND tenant=? AND resource=? AND ts<?)",
+    "SEARCH roovet_delivery_claimed (endpoint=? AND tenant=? AND resource=?)",
     "SEARCH roovet_delivery_body (finished_at<?)",
     "SEARCH roovet_delivery_ended (finished_at<?)",
     # By the reaper: of what is claimed there is little.
@@ -41,6 +42,7 @@ READ = {
     # To see whether there is room, no further than the limit.
     "SCAN roovet_delivery_ready",
 }
+READS = re.compile(r"(SEARCH|SCAN) (?:roovet_delivery|claimed|earlier)\b(?: USING (?:COVERING )?(?:INDEX )?(.*))?")
 # What only an operator asks for reads all deliveries, or the newest of them.
 BY_OPERATORS = re.compile(r'GROUP BY|ORDER BY roovet_delivery.id DESC|"key" \nFROM roovet_delivery$')
 
@@ -117,36 +119,59 @@ def test_sqlite_reads_by_the_index_that_is_meant(order: str, sqlite: SQLiteWorld
 def plan(connection: sqlite3.Connection, statement: str, parameters: object) -> Iterator[str]:
     """Yield what a statement reads of the deliveries."""
     for *_, detail in connection.execute(f"EXPLAIN QUERY PLAN {statement}", parameters):  # type: ignore[arg-type]  # the driver's
-        found = re.match(r"(SEARCH|SCAN) (?:roovet_delivery|other)\b(?: USING (?:COVERING )?(?:INDEX )?(.*))?", detail)
+        found = re.match(
+            r"(SEARCH|SCAN) (?:roovet_delivery|claimed|earlier)\b(?: USING (?:COVERING )?(?:INDEX )?(.*))?", detail
+        )
         if found is not None:
             yield " ".join(filter(None, found.groups()))
 
 
-def test_postgresql_finds_a_claim_by_its_number_whatever_it_knows(postgresql: PostgreSQLWorld) -> None:
-    # It last looked when nothing was claimed, and believes that it is so: a look at the claims would be cheapest.
+@pytest.fixture
+def misled(postgresql: PostgreSQLWorld) -> PostgreSQLWorld:
+    """A world whose database last looked when nothing was open, and has some thousands of open deliveries since."""
     inbox = postgresql.process()
-    inbox.open()
-    postgresql.execute("ALTER TABLE roovet_delivery SET (autovacuum_enabled = off)")
-    postgresql.execute("ALTER TABLE ledger SET (autovacuum_enabled = off)")
     given(inbox.complete(claimed(inbox, postgresql.delivery()), Outcome.HANDLED))
-    postgresql.execute(
-        "INSERT INTO roovet_delivery (endpoint, tenant, key_ts, key, ts, event, resource, body, codec, secret_name, "
-        "signed_at, received_at, state, outcome, available_at, fence, failures, crashes, round, finished_at) "
-        "SELECT endpoint, tenant, key_ts + n, key, ts, event, resource, body, codec, secret_name, signed_at, "
-        "received_at, state, outcome, available_at, fence, failures, crashes, round, finished_at "
-        "FROM roovet_delivery, generate_series(1, 5000) AS n"
-    )
+    postgresql.execute("ALTER TABLE roovet_delivery SET (autovacuum_enabled = off)")
+    columns = [column.name for column in schema.delivery.columns if column.name != "id"]
+    changed = {"key_ts": "key_ts + n", "resource": "resource || n"}
+    values = ", ".join(changed.get(name, name) for name in columns)
+    copies = f"INSERT INTO roovet_delivery ({', '.join(columns)}) SELECT {values} FROM roovet_delivery, "  # noqa: S608 - from here
+    postgresql.execute(f"{copies} generate_series(1, :many) AS n WHERE id = 1", many=2000)
     postgresql.execute("ANALYZE roovet_delivery")
-    held = [claimed(inbox, postgresql.delivery()) for _ in range(3)]
-    statements: list[tuple[str, Any]] = []
+    changed |= {"key_ts": "key_ts - n", "state": "'ready'", "outcome": "NULL", "finished_at": "NULL"}
+    values = ", ".join(changed.get(name, name) for name in columns)
+    copies = f"INSERT INTO roovet_delivery ({', '.join(columns)}) SELECT {values} FROM roovet_delivery, "  # noqa: S608 - from here
+    postgresql.execute(f"{copies} generate_series(1, :many) AS n WHERE id = 1", many=2000)
+    return postgresql
 
-    def note(_connection: object, _cursor: object, statement: str, parameters: Any, *_: object) -> None:  # noqa: ANN401 - the driver's
+
+class Explained:
+    """The statements about deliveries that an inbox executes, and what PostgreSQL would do for each."""
+
+    def __init__(self, world: PostgreSQLWorld, inbox: Any) -> None:  # noqa: ANN401 - a SQLInbox
+        self._world = world
+        self._statements: list[tuple[str, Any]] = []
+        for engine in (inbox._store._engine, inbox._store._handlers):
+            event.listen(engine, "before_cursor_execute", self._note)
+
+    def _note(self, _connection: object, _cursor: object, statement: str, parameters: Any, *_: object) -> None:  # noqa: ANN401 - the driver's
         if "roovet_delivery" in statement:
-            statements.append((statement, parameters[0] if isinstance(parameters, list) else parameters))
+            self._statements.append((statement, parameters[0] if isinstance(parameters, list) else parameters))
 
-    store = vars(inbox)["_store"]
-    for engine in (store._engine, store._handlers):
-        event.listen(engine, "before_cursor_execute", note)
+    def plans(self) -> Iterator[str]:
+        """Yield the plans of all so far."""
+        statements, self._statements = self._statements, []
+        assert statements
+        with self._world.engine().connect() as connection:
+            for statement, parameters in statements:
+                rows = connection.exec_driver_sql(f"EXPLAIN {statement}", parameters).scalars()
+                yield "\n".join(rows)
+
+
+def test_postgresql_finds_a_claim_by_its_number_whatever_it_believes(misled: PostgreSQLWorld) -> None:
+    inbox = misled.process()
+    held = [claimed(inbox, misled.delivery()) for _ in range(3)]
+    explained = Explained(misled, inbox)
     with inbox.transaction(held[0], "book"):
         pass
     inbox.renew(held)
@@ -154,9 +179,30 @@ def test_postgresql_finds_a_claim_by_its_number_whatever_it_knows(postgresql: Po
     given(inbox.complete(held[0], Outcome.HANDLED))
     given(inbox.fail(held[1], "it failed", retry_in=0))
     given(inbox.release(held[2], retry_in=0))
-    with postgresql.engine().connect() as connection:
-        for statement, parameters in statements:
-            rows = connection.exec_driver_sql(f"EXPLAIN {statement}", parameters).scalars()
-            read = set(re.findall(r"(?:using|on) (roovet_delivery_\w+)", "\n".join(rows)))
-            assert read == {"roovet_delivery_pkey"}, statement
-    assert len(statements) >= 7
+    plans = list(explained.plans())
+    assert len(plans) >= 7
+    for plan_ in plans:
+        assert set(re.findall(r"(?:using|on) (roovet_delivery_\w+)", plan_)) == {"roovet_delivery_pkey"}, plan_
+
+
+@pytest.mark.parametrize("on_dead", ["skip", "block"])
+def test_postgresql_looks_at_one_resource_for_each_candidate(misled: PostgreSQLWorld, on_dead: str) -> None:
+    inbox = misled.process()
+    misled.elapse(60)
+    explained = Explained(misled, inbox)
+    assert len(take(inbox, limit=3, ordering="resource", on_dead=on_dead)) == 3
+    given(inbox.hand_over(ENDPOINT, limit=3, again_after=60, ordering="resource", on_dead=on_dead))
+    for plan_ in explained.plans():
+        conditions = re.findall(r"using roovet_delivery_(?:resource|claimed) .*\n *Index Cond: (.*)", plan_)
+        assert len(conditions) == 2, plan_
+        assert all("(resource = " in condition for condition in conditions), plan_
+        assert any("ROW(ts, id) < ROW(" in condition for condition in conditions), plan_
+
+
+def test_postgresql_reaps_among_the_claims(misled: PostgreSQLWorld) -> None:
+    inbox = misled.process()
+    claimed(inbox, misled.delivery())
+    explained = Explained(misled, inbox)
+    given(inbox.reap())
+    for plan_ in explained.plans():
+        assert set(re.findall(r"(?:using|on) (roovet_delivery_\w+)", plan_)) == {"roovet_delivery_claimed"}, plan_

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from sqlalchemy import Connection, Integer, func, literal_column, select
 
 from roovet_webhooks.inbox.backlog import HEARTBEAT_IS_OLD
-from roovet_webhooks.inbox.sql.schema import BY_DUE, BY_LEASE, CLAIMED, READY, delivery, worker
+from roovet_webhooks.inbox.sql.schema import BY_CLAIM, BY_DUE, CLAIMED, READY, delivery, worker
 from roovet_webhooks.inbox.sql.statements import by_index
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class SQLCensus(NamedTuple):
     def open_deliveries(self, most: int) -> int:
         """Count the open deliveries, at most so many of each state."""
         count = 0
-        for state, index in ((READY, BY_DUE), (CLAIMED, BY_LEASE)):
+        for state, index in ((READY, BY_DUE), (CLAIMED, BY_CLAIM)):
             one_each = by_index(select(literal_column("1", Integer)).select_from(delivery).where(state), index)
             some = one_each.limit(most).subquery()
             count += self.connection.execute(select(func.count()).select_from(some)).scalar_one()

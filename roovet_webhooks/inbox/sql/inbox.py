@@ -24,7 +24,7 @@ from roovet_webhooks.inbox.sql.census import SQLCensus
 from roovet_webhooks.inbox.sql.claims import Claimant
 from roovet_webhooks.inbox.sql.committer import Committer, Operation, RowOperation
 from roovet_webhooks.inbox.sql.recording import Recorder
-from roovet_webhooks.inbox.sql.schema import BY_LEASE, CLAIMED, delivery, versions, worker, write_nothing_new
+from roovet_webhooks.inbox.sql.schema import BY_CLAIM, CLAIMED, delivery, versions, worker, write_nothing_new
 from roovet_webhooks.inbox.sql.transactions import check_held, record_success, transaction
 from roovet_webhooks.inbox.sql.urls import store_of
 from roovet_webhooks.retry import DAY
@@ -344,8 +344,8 @@ class SQLInbox:
         def reap(connection: Connection, now: int) -> Sequence[tuple[int, bool]]:
             too_far = now + 2 * self._claimant.lease
             wrong = or_(_c.lease_until < now, _c.lease_until > too_far)
-            claims = select(*columns).where(CLAIMED, wrong, _c.endpoint.in_(list(self._policies)))
-            query = statements.by_index(claims, BY_LEASE)
+            claims = select(*columns).where(CLAIMED, wrong, statements.plain(_c.endpoint).in_(list(self._policies)))
+            query = statements.by_index(claims, BY_CLAIM)
             rows = connection.execute(query.order_by(_c.lease_until).limit(_MOST_REAPED)).all()
             freed: list[tuple[int, bool]] = []
             for lease, values, dead in expiries(self._watch, rows, self._policies, now=now, moment=self._ticks()):

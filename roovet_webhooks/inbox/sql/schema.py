@@ -127,7 +127,7 @@ def _partial(name: str, where: ColumnElement[bool], *columns: ColumnElement[obje
 
 BY_DUE: Index = _partial("ready", READY, _c.endpoint, _c.available_at, _c.id)
 BY_SUSPICION: Index = _partial("suspect", and_(READY, SUSPECT), _c.endpoint, _c.available_at)
-BY_LEASE: Index = _partial("claimed", CLAIMED, _c.lease_until)
+BY_CLAIM: Index = _partial("claimed", CLAIMED, _c.endpoint, _c.tenant, _c.resource)
 BY_RESOURCE: Index = _partial("resource", UNFINISHED, _c.endpoint, _c.tenant, _c.resource, _c.ts, _c.id)
 BY_BODY: Index = _partial("body", and_(DONE, HAS_BODY), _c.finished_at)
 BY_END: Index = _partial("ended", ENDED, _c.finished_at)

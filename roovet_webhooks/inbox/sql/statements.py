@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sqlalchemy import and_, bindparam, exists, func, literal_column, or_, select, tuple_, update
+from sqlalchemy import and_, bindparam, func, literal_column, or_, select, tuple_, update
 
 from roovet_webhooks.inbox.protocol import Outcome, State
 from roovet_webhooks.inbox.sql.schema import (
+    BY_CLAIM,
     BY_DUE,
     BY_RESOURCE,
     BY_SUSPICION,
@@ -33,9 +34,18 @@ Q = TypeVar("Q", bound="HasHints")
 c: ReadOnlyColumnCollection[str, Column[Any]] = delivery.c
 NOT_SUSPECT = c.crashes == literal_column("0")
 
-# Of a row that is named by its number. Written so that no partial index fits: with statistics from before there was
-# any load, PostgreSQL would look for the row among all that have been claimed since its last vacuum.
-_state = func.coalesce(c.state, literal_column("''"))
+
+def plain(column: ColumnElement[Any]) -> ColumnElement[Any]:
+    """Return a column that no index fits, for a condition by which PostgreSQL is not to look for rows.
+
+    With statistics from before there was any load it believes that there is next to nothing in a state, and that any
+    index which has it would do.
+    """
+    return func.coalesce(column, literal_column("''"))
+
+
+# Of a row that is named by its number.
+_state = plain(c.state)
 STILL_READY = is_in(State.READY, state=_state)
 STILL_CLAIMED = is_in(State.CLAIMED, state=_state)
 STILL_DONE = is_in(State.DONE, state=_state)
@@ -89,19 +99,26 @@ def due(endpoint: str, now: int, *columns: ColumnElement[Any], suspect: bool | N
 
 def first_of_its_resource(on_dead: OnDead) -> ColumnElement[bool]:
     """Return the condition that nothing open of the same resource is claimed or stands before a delivery."""
-    other = delivery.alias("other")
-    o = other.c
-    before = tuple_(o.ts, o.id) < tuple_(c.ts, c.id)
-    blocking = [is_in(State.CLAIMED, state=o.state), and_(is_in(State.READY, state=o.state), before)]
+    claimed, earlier = delivery.alias("claimed"), delivery.alias("earlier")
+    e = earlier.c
+    waits = is_in(State.READY, state=plain(e.state))
     if on_dead == "block":
         # One whose body is gone will never run, and one that was too old was not meant to: nothing waits for those.
-        waited_for = and_(o.body.is_not(None), o.outcome != Outcome.TOO_OLD)
-        blocking.append(and_(is_in(State.DEAD, state=o.state), waited_for, before))
-    # Said once more as the index on resources has it, or neither database would use it.
-    indexed = is_in(State.READY, State.CLAIMED, State.DEAD, state=o.state)
-    same = and_(o.endpoint == c.endpoint, o.tenant == c.tenant, o.resource == c.resource, o.id != c.id)
-    blocker = select(o.id).where(same, indexed, or_(*blocking)).correlate(delivery)
-    return ~exists(by_index(blocker, BY_RESOURCE, other))
+        waited_for = and_(e.body.is_not(None), e.outcome != Outcome.TOO_OLD)
+        waits = or_(waits, and_(is_in(State.DEAD, state=plain(e.state)), waited_for))
+    # The condition of the index, word for word, or neither database would use it.
+    indexed = is_in(State.READY, State.CLAIMED, State.DEAD, state=e.state)
+    before = tuple_(e.ts, e.id) < tuple_(c.ts, c.id)
+    first = by_index(select(e.id).where(*_same_resource(earlier), indexed, before, waits), BY_RESOURCE, earlier)
+    running = select(claimed.c.id).where(*_same_resource(claimed), is_in(State.CLAIMED, state=claimed.c.state))
+    # Single values and an order: of an EXISTS PostgreSQL may make a join, and read all that is open for each row.
+    first = first.order_by(e.endpoint, e.tenant, e.resource, e.ts, e.id).limit(1)
+    running = by_index(running, BY_CLAIM, claimed).limit(1)
+    return and_(running.scalar_subquery().is_(None), first.scalar_subquery().is_(None))
+
+
+def _same_resource(other: FromClause) -> list[ColumnElement[bool]]:
+    return [other.c[name] == c[name] for name in ("endpoint", "tenant", "resource")]
 
 
 def candidates(store: Store, due: Select[Any], *, limit: int, ordering: Ordering, on_dead: OnDead) -> Select[Any]:
