@@ -9,7 +9,7 @@ from functools import cache, partial
 from pathlib import Path
 from shutil import rmtree
 from tempfile import mkdtemp
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from django.db import connections
 from django.db.backends.signals import connection_created
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from django.db.backends.base.base import BaseDatabaseWrapper
+
+T = TypeVar("T")
 
 _TABLES = ("ledger", *(f"roovet_webhooks_{name}" for name in ("delivery", "handled", "worker", "turn")))
 _DELETE = [f"DELETE FROM {table}" for table in _TABLES]  # noqa: S608 - the names above
@@ -71,6 +73,12 @@ class DjangoWorld(World):
         inbox = DjangoInbox(self.alias, clock=lambda: self.wall, **{"lease": LEASE, **options})
         inbox._ticks = lambda: self.ticks
         return inbox
+
+    def _done_in_thread(self, work: Callable[[], T]) -> T:
+        try:
+            return work()
+        finally:
+            connections[self.alias].close()  # nobody else can, once the thread has gone
 
     def book(self, connection: Any, entry: str) -> None:  # noqa: ANN401 - Django's connection
         with connection.cursor() as cursor:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from hypothesis import strategies as st
@@ -217,8 +217,12 @@ class Machine(RuleBasedStateMachine):
         delivery = self._again(which)
         claim = claim and delivery.endpoint == self.free
         expected = self._verdicts(delivery, claim=claim)
-        with ThreadPoolExecutor(2) as pool:
-            answers = list(pool.map(lambda one: given(one.inbox.store(delivery, claim=claim)), self.processes[:2]))
+
+        def store(process: Process) -> Stored:
+            answer: Stored = given(process.inbox.store(delivery, claim=claim))
+            return answer
+
+        answers = self.world.at_once([partial(store, process) for process in self.processes[:2]])
         for answer, process in sorted(
             zip(answers, self.processes, strict=False), key=lambda pair: pair[0].verdict not in {"new", "too_old"}
         ):

@@ -37,6 +37,7 @@ def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
     shutil.rmtree(folder)
 
 
+@pytest.mark.timeout(60 + 15 * EXAMPLES)
 def test_the_inbox_is_what_the_model_says(world: World) -> None:
     class Machine(model.Machine):
         def __init__(self) -> None:

@@ -12,6 +12,7 @@ import os
 import sqlite3
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from functools import cache
 from pathlib import Path
@@ -143,6 +144,14 @@ class World:
     def jump(self, seconds: float) -> None:
         """Set the wall clock, forward or back."""
         self.wall += seconds
+
+    def at_once(self, works: Sequence[Callable[[], T]]) -> list[T]:
+        """Do some things beside each other, each in a thread that ends with it."""
+        with ThreadPoolExecutor(len(works)) as pool:
+            return list(pool.map(self._done_in_thread, works))
+
+    def _done_in_thread(self, work: Callable[[], T]) -> T:
+        return work()
 
     def reap(self, process: DurableInbox, *, after: float = LEASE + 1) -> list[tuple[int, bool]]:
         """Let a process see all claims, twice, with a time in between in which none is renewed."""
