@@ -119,7 +119,6 @@ class SQLiteLimit:
 
     def _roll_back(self) -> None:
         while True:
-            self._close_results()
             try:
                 # In this order: after the rollback each write of the handler's would commit itself.
                 self._driver.execute("PRAGMA query_only=ON")
@@ -130,13 +129,6 @@ class SQLiteLimit:
             except sqlite3.ProgrammingError:
                 pass  # closed
             return
-
-    def _close_results(self) -> None:
-        # One that is open after an interrupt keeps the rollback from being done, and a connection that is closed from
-        # letting go of the file.
-        for cursor in filter(None, [reference() for reference in self._cursors.valuerefs()]):
-            with suppress(sqlite3.ProgrammingError):  # it runs, and will be interrupted
-                cursor.close()
 
     def watch(self, cursor: sqlite3.Cursor, /) -> None:
         """Take note of a cursor; see `Limit.watch`."""
@@ -160,10 +152,16 @@ class SQLiteLimit:
         self.check()
 
     def finish(self) -> None:
-        """Stop watching the time. Nobody may close the connection before."""
+        """Stop watching the time, in the handler's thread. Nobody may close the connection before."""
         self._over.set()
         self._timer.cancel()
         self._timer.join()
+        if self._expired:
+            # One that is open keeps up the interrupt, which stops the rollback, and then keeps a closed connection from
+            # letting go of the file. Not closed from the timer's thread: no two threads may use a cursor.
+            for cursor in list(self._cursors.values()):
+                with suppress(sqlite3.ProgrammingError):  # its connection is closed
+                    cursor.close()
 
     def exceeded(self) -> ConfigurationError | None:
         """Return the error if it was too late; see `Limit.exceeded`."""

@@ -18,7 +18,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from inbox.worlds import claimed, given, record_of, run_in_transaction, state_of
 from roovet_webhooks import ConfigurationError, LeaseLost
 from roovet_webhooks.inbox.limits import SQLiteLimit
-from roovet_webhooks.inbox.protocol import Outcome, State, Stored, Verdict
+from roovet_webhooks.inbox.protocol import Outcome, State, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -385,6 +385,32 @@ def _many_writes(connection: Connection) -> None:
             connection.execute(ENTRY)
 
 
+def interrupted_at(where: str, *, times: int) -> sqlite3.Connection:
+    """Return a connection in a transaction, whose end is interrupted at one of its steps."""
+    left = [where] * times
+
+    def meet(step: str) -> None:
+        if step in left:
+            left.remove(step)
+            message = "interrupted"
+            raise sqlite3.OperationalError(message)
+
+    class Driver(sqlite3.Connection):
+        def execute(self, statement: str, *_: Any) -> sqlite3.Cursor:  # noqa: ANN401 - parameters, and there are none
+            if statement.startswith("PRAGMA"):
+                meet("the setting")
+            return super().execute(statement)
+
+        def rollback(self) -> None:
+            meet("the rollback")
+            super().rollback()
+
+    driver = sqlite3.connect(":memory:", factory=Driver, check_same_thread=False, isolation_level=None)
+    for statement in ("CREATE TABLE ledger (entry TEXT)", "BEGIN", "INSERT INTO ledger VALUES ('early')"):
+        driver.execute(statement)
+    return driver
+
+
 class TestTooLong:
     """Whatever the handler does, its time is over, nothing of it stays, and others write meanwhile."""
 
@@ -421,27 +447,23 @@ class TestTooLong:
         run_in_transaction(inbox, claim, lambda connection: database.book(connection, "at last"))
         assert database.booked() == ["at last"]
 
-    def test_a_result_that_stays_open_keeps_nobody_waiting(self, sqlite: SQLWorld) -> None:
+    def test_a_result_that_outlives_the_time_keeps_no_lock(self, sqlite: SQLWorld) -> None:
         # What ends the long statement ends a rollback too, for as long as another result is open.
         inbox, elsewhere = sqlite.process(), sqlite.process()
         inbox._store.limit = LIMIT
         claim = claimed(inbox, sqlite.delivery())
         kept: list[Any] = []
-        stored: list[Stored] = []
 
         def work(connection: Connection) -> None:
             sqlite.book(connection, "early")
             kept.append(connection.execute(text("SELECT 1 UNION ALL SELECT 2 UNION ALL SELECT 3")))
             kept[0].fetchone()
-            with suppress(SQLAlchemyError):
-                _select_for_ever(connection)
-            # The handler still runs, and nobody waits for it.
-            stored.append(given(elsewhere.store(sqlite.delivery(), claim=False)))
+            _select_for_ever(connection)
 
         with pytest.raises(ConfigurationError, match="open for more than"):
             run_in_transaction(inbox, claim, work)
-        stored.append(given(elsewhere.store(sqlite.delivery(), claim=False)))
-        assert [one.verdict for one in stored] == [Verdict.NEW] * 2
+        for process in (elsewhere, inbox):
+            assert given(process.store(sqlite.delivery(), claim=False)).verdict is Verdict.NEW
         assert sqlite.booked() == []
 
     def test_a_result_that_outlives_a_failure_keeps_no_lock(self, sqlite: SQLWorld) -> None:
@@ -463,29 +485,8 @@ class TestTooLong:
 
     @pytest.mark.parametrize("interrupted", ["the setting", "the rollback"])
     def test_an_interrupt_that_meets_the_end_itself(self, interrupted: str) -> None:
-        faults = [interrupted]
-
-        class Driver(sqlite3.Connection):
-            def _meet(self, step: str) -> None:
-                if step in faults:
-                    faults.remove(step)
-                    message = "interrupted"
-                    raise sqlite3.OperationalError(message)
-
-            def execute(self, statement: str, *_: Any) -> sqlite3.Cursor:  # noqa: ANN401 - parameters, and there are none
-                if statement.startswith("PRAGMA"):
-                    self._meet("the setting")
-                return super().execute(statement)
-
-            def rollback(self) -> None:
-                self._meet("the rollback")
-                super().rollback()
-
         ended = threading.Event()
-        driver = sqlite3.connect(":memory:", factory=Driver, check_same_thread=False, isolation_level=None)
-        driver.execute("CREATE TABLE ledger (entry TEXT)")
-        driver.execute("BEGIN")
-        driver.execute("INSERT INTO ledger VALUES ('early')")
+        driver = interrupted_at(interrupted, times=1)
         limit = SQLiteLimit(driver, 0, ended.set)
         limit.begin()
         assert ended.wait(30), "the next one was never let in"
@@ -494,7 +495,14 @@ class TestTooLong:
         assert driver.execute("SELECT * FROM ledger").fetchall() == []
         with pytest.raises(sqlite3.OperationalError, match="readonly"):
             driver.execute("INSERT INTO ledger VALUES ('late')")
-        assert not faults
+        driver.close()
+
+    def test_what_cannot_be_undone_is_not_tried_for_ever(self) -> None:
+        # The connection is closed next, and that undoes it.
+        driver = interrupted_at("the rollback", times=10)
+        limit = SQLiteLimit(driver, 60, threading.Event().set)
+        limit.begin()
+        limit.undo()
         driver.close()
 
     def test_a_statement_of_the_driver_writes_nothing_either(self, sqlite: SQLWorld) -> None:
