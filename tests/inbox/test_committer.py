@@ -101,6 +101,21 @@ class TestBatches:
         assert given(inbox.store(known, claim=False)) == DUPLICATE
         assert inbox._store._connection is connection
 
+    def test_rows_are_written_in_one_order_whatever_is_done_to_them(self, database: SQLWorld) -> None:
+        # Two processes that take rows in different orders wait for each other.
+        inbox = database.process()
+        inbox.open()
+        inbox._backlog._look_at = float("inf")  # nothing else shares the batch
+        deliveries = [database.delivery(ts=database.wall - age) for age in range(6, 0, -1)]
+        with transactions(inbox) as ends:
+            with Gate(inbox):
+                for place, delivery in enumerate(deliveries[::-1]):
+                    inbox.store(delivery, claim=place % 2 == 0)
+            given(inbox._run(lambda _connection, _now: None))
+        assert set(ends) == {"commit"}
+        numbers = [inbox.number_of(delivery.id) for delivery in deliveries]
+        assert numbers == sorted(numbers)
+
     def test_stale_claims_inside(self, database: SQLWorld) -> None:
         inbox = database.process()
         claims = [claimed(inbox, database.delivery()) for _ in range(4)]

@@ -7,6 +7,7 @@ fails is carried out again piece by piece, so that one operation cannot take oth
 from __future__ import annotations
 
 import threading
+from itertools import groupby
 from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -199,21 +200,21 @@ class Committer:
             return self._one_by_one(batch)
 
     def _together(self, batch: Sequence[Operation[Any]]) -> list[Any]:
-        """Execute each statement once for all its rows; all of them change in nearly every batch."""
-        grouped: dict[str, list[RowOperation[Any]]] = {}
-        for operation in batch:
-            if isinstance(operation, RowOperation):
-                grouped.setdefault(operation.statement, []).append(operation)
+        """Execute a statement once for all rows that follow each other; all of them change in nearly every batch."""
+        answers: list[Any] = []
         with self._store.write() as (connection, now):
-            for statement, operations in grouped.items():
+            # In the order of the rows, whatever is done to them: one that two batches do not share is no order.
+            for statement, run in groupby(batch, key=_statement_of):
+                operations: list[Any] = list(run)
+                if statement is None:
+                    answers += [_answer(operation, connection, now) for operation in operations]
+                    continue
                 rows = [operation.parameters(now) for operation in operations]
                 result = connection.exec_driver_sql(statement, rows, execution_options=_COUNTED)
                 if result.rowcount != len(rows):
                     raise _NotAllChanged
-            return [
-                operation.changed if isinstance(operation, RowOperation) else _answer(operation, connection, now)
-                for operation in batch
-            ]
+                answers += [operation.changed for operation in operations]
+        return answers
 
     def _one_by_one(self, batch: Sequence[Operation[Any]]) -> list[Any]:
         with self._store.write() as (connection, now):
@@ -228,6 +229,10 @@ class Committer:
 
 def _row_of(operation: Operation[Any]) -> tuple[Any, ...]:
     return operation.row
+
+
+def _statement_of(operation: Operation[Any]) -> str | None:
+    return operation.statement if isinstance(operation, RowOperation) else None
 
 
 def _answer(operation: Operation[T], connection: Connection, now: int) -> T | InboxError:
