@@ -291,7 +291,7 @@ class SQLInbox:
             lambda now: {**values(now), **which},
             changed=None,
             unchanged=unchanged,
-            row=(0, claim.number),
+            row=(0, statement, claim.number),
         )
         return self._submit(operation)
 
