@@ -49,6 +49,7 @@ INTERNAL = {
     "intake": "a step of the receiver, as admission",
     "refusal": "a step of the receiver, as admission; explain and the guides say what it tells",
     "numbers": "what options of every part are checked with",
+    "tenants": "a step of the receiver, as admission; the receiver's options say what a resolver returns",
     "mac": "what it computes is documented where it is used, in signing",
 }
 

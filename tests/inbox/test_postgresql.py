@@ -326,7 +326,19 @@ class TestEngine:
         for shown in (str(caught.value), repr(inbox)):
             assert "hunter2" not in shown
         assert repr(inbox) == "SQLInbox(PostgreSQL (127.0.0.1:1/nothing))"
+        assert inbox.missing() is None  # it cannot be asked
         inbox.close()
+
+
+def test_tables_that_were_dropped(postgresql: PostgreSQLWorld) -> None:
+    inbox = postgresql.process()
+    inbox.open()
+    postgresql.execute("ALTER TABLE roovet_delivery RENAME TO elsewhere")
+    for answer in [inbox.store(postgresql.delivery(), claim=claim) for claim in (False, True)]:
+        with pytest.raises(InboxUnavailable, match="the store refused an operation: UndefinedTable"):
+            given(answer)
+    postgresql.execute("ALTER TABLE elsewhere RENAME TO roovet_delivery")
+    assert given(inbox.store(postgresql.delivery(), claim=False)) == NEW
 
 
 class TestSettings:

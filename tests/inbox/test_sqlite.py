@@ -223,6 +223,41 @@ class TestMode:
             inbox.close()
 
 
+def test_a_connection_that_was_closed_beneath_it_is_made_anew(sqlite: SQLiteWorld) -> None:
+    inbox = sqlite.process()
+    inbox.open()
+    inbox._store._connection.connection.driver_connection.close()
+    assert given(inbox.store(sqlite.delivery(), claim=False)) == NEW
+
+
+def test_one_that_cannot_even_roll_back_is_made_anew(sqlite: SQLiteWorld) -> None:
+    inbox = sqlite.process()
+    inbox.open()
+    first = inbox._store._connection
+
+    def fail(_connection: object) -> None:
+        message = "disk I/O error"
+        raise sqlalchemy.exc.OperationalError(message, None, sqlite3.OperationalError(message))
+
+    event.listen(first, "rollback", fail)
+    with pytest.raises(ZeroDivisionError):
+        given(inbox._run(lambda _connection, _now: 1 // 0))
+    assert given(inbox.store(sqlite.delivery(), claim=False)) == NEW
+    assert inbox._store._connection is not first
+
+
+def test_what_is_missing_of_an_inbox(sqlite: SQLiteWorld, tmp_path: Path) -> None:
+    assert sqlite.process().missing() is None
+    other = tmp_path / "other.db"
+    with closing(sqlite3.connect(other)) as connection:
+        connection.execute("CREATE TABLE customer (name TEXT)")
+    assert SQLInbox(f"sqlite:///{other}").missing() == "none of its tables is there"
+    damaged = tmp_path / "damaged.db"
+    damaged.write_bytes(b"no database " * 500)
+    assert SQLInbox(f"sqlite:///{damaged}").missing() is None  # it cannot be asked, and says so when it is used
+    assert SQLInbox(f"sqlite:///{tmp_path}/none.db").missing() == f"the file {tmp_path}/none.db does not exist"
+
+
 class TestDisk:
     def test_a_full_one(self, sqlite: SQLiteWorld) -> None:
         # SQLite counts pages as a disk counts blocks, and says the same when there is no more: SQLITE_FULL.
