@@ -43,7 +43,7 @@ def test_the_table_is_all_there_is(state: State, step: Step) -> None:
     if (state, step) in STEPS:
         assert next_state(state, step) is STEPS[state, step]
     else:
-        with pytest.raises(InvalidTransition, match=f"a delivery that is {state} cannot {step}"):
+        with pytest.raises(InvalidTransition, match=rf"a delivery that is {state} cannot (be )?{step}"):
             next_state(state, step)
 
 
