@@ -29,6 +29,7 @@ from roovet_webhooks.inbox.protocol import Outcome, Stored, Verdict
 from roovet_webhooks.inbox.records import Query
 from roovet_webhooks.inbox.sql import SQLInbox
 from roovet_webhooks.inbox.sql import sqlite as store
+from roovet_webhooks.inbox.sql.store import translated
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -244,6 +245,24 @@ def test_one_that_cannot_even_roll_back_is_made_anew(sqlite: SQLiteWorld) -> Non
         given(inbox._run(lambda _connection, _now: 1 // 0))
     assert given(inbox.store(sqlite.delivery(), claim=False)) == NEW
     assert inbox._store._connection is not first
+
+
+def test_an_error_that_comes_before_sqlalchemy_has_the_connection() -> None:
+    with pytest.raises(InboxUnavailable, match="SQLite cannot be used: disk I/O error"), translated("SQLite"):
+        raise sqlite3.OperationalError("disk I/O error")  # noqa: EM101, TRY003 - SQLite's own
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_file_that_another_holds_before_it_has_a_log(sqlite: SQLiteWorld, tmp_path: Path) -> None:
+    path = tmp_path / "other.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("CREATE TABLE customer (name TEXT)")
+        inbox = sqlite.process(where=f"sqlite:///{path}")
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(InboxUnavailable, match="database is locked"):
+            given(inbox.store(sqlite.delivery(), claim=False))
+        other.execute("COMMIT")
+        assert given(inbox.store(sqlite.delivery(), claim=False)) == NEW
 
 
 def test_what_is_missing_of_an_inbox(sqlite: SQLiteWorld, tmp_path: Path) -> None:

@@ -16,7 +16,6 @@ import sqlalchemy
 from sqlalchemy import event
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.dialects.sqlite.base import SQLiteCompiler
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from roovet_webhooks.errors import ConfigurationError, InboxUnavailable
@@ -125,7 +124,7 @@ class SQLiteStore:
             self._disconnect()
             return
         with suppress(InboxUnavailable), self._turns.held():
-            _close(connection)
+            connection.close()
             self._others.discard(connection)
 
     def _let_go(self, connection: Connection, turn: Turn) -> None:
@@ -206,17 +205,14 @@ class SQLiteStore:
         if not Path(self.path).exists():
             return f"the file {self.path} does not exist"
         try:
-            # Read-only, or its close would move the log into the file with no turn taken.
-            with closing(sqlite3.connect(f"file:{quote(self.path)}?mode=ro", timeout=WAIT, uri=True)) as driver:
-                found = driver.execute("SELECT 1 FROM sqlite_master WHERE name = ?", [schema.meta.name]).fetchone()
+            there = _has_tables(self.path)
         except sqlite3.Error:
             return None
-        return None if found else "none of its tables is there"
+        return None if there else "none of its tables is there"
 
     def _disconnect(self) -> None:
-        if self._connection is not None:
-            connection, self._connection = self._connection, None
-            _close(connection)
+        connection, self._connection = cast("Connection", self._connection), None
+        connection.close()
 
     # SQLite keeps its locks by process and believes in a child that it has those of its parent: a file that was open
     # during a fork is not safe in the child, whatever it opens anew. So none is open then.
@@ -275,11 +271,11 @@ _FORKED_OPEN = (
 )
 
 
-def _close(connection: Connection) -> None:
-    try:
-        connection.close()
-    except SQLAlchemyError:
-        connection.invalidate()
+def _has_tables(path: str) -> bool:
+    # Read-only, or its close would move the log into the file with no turn taken.
+    with closing(sqlite3.connect(f"file:{quote(path)}?mode=ro", timeout=WAIT, uri=True)) as driver:
+        tables = driver.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+    return (schema.meta.name,) in tables
 
 
 def _driver(connection: Connection) -> sqlite3.Connection:
