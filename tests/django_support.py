@@ -22,10 +22,10 @@ from roovet_webhooks.inbox.records import Query
 configure_django()
 pymysql.install_as_MySQLdb()
 
-from django.core.management import call_command  # noqa: E402 - after the settings
-from django.db import connections, models  # noqa: E402 - after the settings
+from django.core.management import call_command  # noqa: E402 - Django has to be configured before
+from django.db import connections, models  # noqa: E402 - Django has to be configured before
 
-from roovet_webhooks.django import DjangoInbox  # noqa: E402 - after the settings
+from roovet_webhooks.django import DjangoInbox  # noqa: E402 - Django has to be configured before
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -67,7 +67,7 @@ class Shop:
         alias: str,
         *,
         retry: RetryPolicy | None = None,
-        **options: Any,  # noqa: ANN401 - of the inbox
+        **options: Any,  # noqa: ANN401 - options of DjangoInbox: numbers, a codec, a clock
     ) -> None:
         self.alias = alias
         self.inbox = DjangoInbox(alias, **{"settle": 0, "remember": 1e9, **options})
@@ -95,7 +95,7 @@ class Shop:
         """Return which handlers have written."""
         return list(Entry.objects.using(self.alias).order_by("id").values_list("handler", flat=True))
 
-    def write(self, handler: str = "", **values: Any) -> Entry:  # noqa: ANN401 - columns
+    def write(self, handler: str = "", **values: object) -> Entry:
         """Write a row."""
         return Entry.objects.using(self.alias).create(handler=handler, **values)
 
@@ -165,7 +165,7 @@ def migrate(alias: str) -> None:
 
 
 @contextmanager
-def database(kind: str, directory: Path, **options: Any) -> Generator[str]:  # noqa: ANN401 - of settings.DATABASES
+def database(kind: str, directory: Path, **options: object) -> Generator[str]:
     """Make a database with the tables of an inbox and of the shop, and yield its alias."""
     with settings_of(kind, directory) as settings, added(kind, {**settings, **options}) as alias:
         migrate(alias)

@@ -27,21 +27,21 @@ from roovet_webhooks import (
 configure_django()
 
 # Django's own modules ask for settings when they are imported, so they come after them.
-from django.apps import apps  # noqa: E402 - after the settings
-from django.core.checks import run_checks  # noqa: E402 - after the settings
-from django.db import connection, connections  # noqa: E402 - after the settings
-from django.http import HttpRequest, HttpResponse, JsonResponse  # noqa: E402 - after the settings
-from django.test import AsyncClient, AsyncRequestFactory, Client, override_settings  # noqa: E402 - after the settings
-from django.urls import path  # noqa: E402 - after the settings
-from django.utils.decorators import method_decorator  # noqa: E402 - after the settings
-from django.views import View  # noqa: E402 - after the settings
-from django.views.decorators.cache import never_cache  # noqa: E402 - after the settings
-from django.views.decorators.csrf import csrf_protect  # noqa: E402 - after the settings
+from django.apps import apps  # noqa: E402 - Django has to be configured before
+from django.core.checks import run_checks  # noqa: E402 - Django has to be configured before
+from django.db import connection, connections  # noqa: E402 - Django has to be configured before
+from django.http import HttpRequest, HttpResponse, JsonResponse  # noqa: E402 - Django has to be configured before
+from django.test import AsyncClient, AsyncRequestFactory, Client, override_settings  # noqa: E402 - Django has to be configured before
+from django.urls import path  # noqa: E402 - Django has to be configured before
+from django.utils.decorators import method_decorator  # noqa: E402 - Django has to be configured before
+from django.views import View  # noqa: E402 - Django has to be configured before
+from django.views.decorators.cache import never_cache  # noqa: E402 - Django has to be configured before
+from django.views.decorators.csrf import csrf_protect  # noqa: E402 - Django has to be configured before
 from rest_framework.response import Response  # type: ignore[import-untyped]  # noqa: E402 - no types; after the settings
 from rest_framework.views import APIView  # type: ignore[import-untyped]  # noqa: E402 - no types; after the settings
 
-from roovet_webhooks.django import dispatch_view, verified_webhook  # noqa: E402 - after the settings
-from roovet_webhooks.django import views as adapter  # noqa: E402 - after the settings
+from roovet_webhooks.django import dispatch_view, verified_webhook  # noqa: E402 - Django has to be configured before
+from roovet_webhooks.django import views as adapter  # noqa: E402 - Django has to be configured before
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping

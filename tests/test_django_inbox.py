@@ -100,7 +100,7 @@ def in_thread(work: Callable[[], object]) -> None:
 
 
 @contextmanager
-def changed(alias: str, **settings: Any) -> Iterator[None]:  # noqa: ANN401 - of settings.DATABASES
+def changed(alias: str, **settings: object) -> Iterator[None]:
     """Change the settings of a database for a while."""
     now = connections.settings[alias]
     before = {name: now[name] for name in settings}

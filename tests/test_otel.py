@@ -43,10 +43,10 @@ from roovet_webhooks.telemetry import otel, tables, watch
 
 configure_django()
 
-from django.test import AsyncClient, Client, override_settings  # noqa: E402 - after the settings
-from django.urls import path  # noqa: E402 - after the settings
+from django.test import AsyncClient, Client, override_settings  # noqa: E402 - Django has to be configured before
+from django.urls import path  # noqa: E402 - Django has to be configured before
 
-from roovet_webhooks.django import dispatch_view  # noqa: E402 - after the settings
+from roovet_webhooks.django import dispatch_view  # noqa: E402 - Django has to be configured before
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -64,11 +64,11 @@ from roovet_webhooks.telemetry import LOGGER_NAME
 
 configure_django()
 
-from django.test import Client, RequestFactory, override_settings  # noqa: E402 - after the settings
-from django.urls import path  # noqa: E402 - after the settings
-from django.views.debug import ExceptionReporter  # noqa: E402 - after the settings
+from django.test import Client, RequestFactory, override_settings  # noqa: E402 - Django has to be configured before
+from django.urls import path  # noqa: E402 - Django has to be configured before
+from django.views.debug import ExceptionReporter  # noqa: E402 - Django has to be configured before
 
-from roovet_webhooks.django import verified_webhook as django_guard  # noqa: E402 - after the settings
+from roovet_webhooks.django import verified_webhook as django_guard  # noqa: E402 - Django has to be configured before
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator

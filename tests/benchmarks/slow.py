@@ -57,7 +57,7 @@ def server(folder: Path, port: int, seconds: float) -> Iterator[http.client.HTTP
     )
     command = [sys.executable, "-m", "uvicorn", "shop:app", "--port", str(port), "--log-level", "warning"]
     with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(command, cwd=folder, env={**os.environ, "PYTHONPATH": "."}, stdout=log, stderr=log)  # noqa: S603
+        process = subprocess.Popen(command, cwd=folder, env={**os.environ, "PYTHONPATH": "."}, stdout=log, stderr=log)  # noqa: S603 - this interpreter
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     try:
         for _ in range(100):

@@ -17,10 +17,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import anyio
+import django
 import flask
 import httpx
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
+from django.conf import settings
+from django.core.management import call_command
+from django.db import connection, models
 from support import SECRET, headers_of, payload
 
 from documentation.pages import ROOT, python_of
@@ -77,9 +81,6 @@ def run_page(page: str) -> int:
 
 
 def configure_django() -> None:
-    import django  # noqa: PLC0415 - only now
-    from django.conf import settings  # noqa: PLC0415 - it reads what is configured
-
     settings.configure(
         ALLOWED_HOSTS=["testserver"],
         DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
@@ -93,9 +94,6 @@ def create_tables(namespace: dict[str, Any]) -> None:
     """Do for the inbox in Django's database, and for the models of a page, what migrations do."""
     if "DjangoInbox" not in namespace:
         return
-    from django.core.management import call_command  # noqa: PLC0415 - only now
-    from django.db import connection, models  # noqa: PLC0415 - only now
-
     call_command("migrate", verbosity=0)
     with connection.schema_editor() as editor:
         for value in namespace.values():
@@ -178,7 +176,7 @@ def run_apart(folder: str, pages: list[str]) -> int:
             os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT, 0o600), stream.fileno())
         sys.stdout.write(f"{sum(run_page(page) for page in pages)}\n")
         status = 0
-    except BaseException:  # noqa: BLE001 - whatever it is, it is shown to the test
+    except BaseException:  # noqa: BLE001 - a forked child must end here, and the test prints its traceback
         traceback.print_exc()
     finally:
         sys.stdout.flush()

@@ -132,17 +132,22 @@ def misled(postgresql: PostgreSQLWorld) -> PostgreSQLWorld:
     inbox = postgresql.process()
     given(inbox.complete(claimed(inbox, postgresql.delivery()), Outcome.HANDLED))
     postgresql.execute("ALTER TABLE roovet_delivery SET (autovacuum_enabled = off)")
-    columns = [column.name for column in schema.delivery.columns if column.name != "id"]
-    changed = {"key_ts": "key_ts + n", "resource": "resource || n"}
-    values = ", ".join(changed.get(name, name) for name in columns)
-    copies = f"INSERT INTO roovet_delivery ({', '.join(columns)}) SELECT {values} FROM roovet_delivery, "  # noqa: S608 - from here
-    postgresql.execute(f"{copies} generate_series(1, :many) AS n WHERE id = 1", many=2000)
+    _copy_first(postgresql, {"key_ts": "key_ts + n"})
     postgresql.execute("ANALYZE roovet_delivery")
-    changed |= {"key_ts": "key_ts - n", "state": "'ready'", "outcome": "NULL", "finished_at": "NULL"}
-    values = ", ".join(changed.get(name, name) for name in columns)
-    copies = f"INSERT INTO roovet_delivery ({', '.join(columns)}) SELECT {values} FROM roovet_delivery, "  # noqa: S608 - from here
-    postgresql.execute(f"{copies} generate_series(1, :many) AS n WHERE id = 1", many=2000)
+    opened = {"state": "'ready'", "outcome": "NULL", "finished_at": "NULL"}
+    _copy_first(postgresql, {"key_ts": "key_ts - n", **opened})
     return postgresql
+
+
+def _copy_first(world: PostgreSQLWorld, changed: dict[str, str]) -> None:
+    """Copy the first delivery 2000 times, each of a resource of its own, with some columns by an expression."""
+    changed = {"resource": "resource || n", **changed}
+    columns = [column.name for column in schema.delivery.columns if column.name != "id"]
+    values = ", ".join(changed.get(name, name) for name in columns)
+    world.execute(
+        f"INSERT INTO roovet_delivery ({', '.join(columns)}) SELECT {values} "  # noqa: S608 - columns of the schema
+        "FROM roovet_delivery, generate_series(1, 2000) AS n WHERE id = 1"
+    )
 
 
 class Explained:
