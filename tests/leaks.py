@@ -184,7 +184,8 @@ class Search:
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._found: list[Sighting] = []
+        self._found: list[str] = []
+        self._searched: list[str] = []
         self._patch = pytest.MonkeyPatch()
         self._records = Records(ledger)
 
@@ -296,24 +297,40 @@ class Search:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Search, and fail the run where something was found."""
+        """Search, and fail the run if something was found."""
         self._patch.undo()
         logging.getLogger().removeHandler(self._records)
-        self._found = list(self._ledger.sightings())
-        if self._found:
+        if not self._searched:  # else the workers have searched all that this process was told
+            self._search()
+        if hasattr(session.config, "workeroutput"):
+            session.config.workeroutput["leaks"] = (self._found, self._searched)
+        elif self._found:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def _search(self) -> None:
+        ledger = self._ledger
+        self._found = list(map(str, ledger.sightings()))
+        size = sum(map(len, ledger.seen)) / 1e6
+        self._searched = [
+            f"{len(ledger.seen)} texts ({size:.1f} MB) printed, logged or pickled, {len(ledger.secrets)} secrets"
+        ]
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:  # noqa: ANN401 - pytest-xdist's own
+        """Take over what a worker of a distributed run has found."""
+        found, searched = getattr(node, "workeroutput", {}).get("leaks", ([], []))
+        self._found += found
+        self._searched += searched
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Say what was found, or how much was searched."""
-        ledger = self._ledger
-        size = sum(map(len, ledger.seen)) / 1e6
-        much = f"{len(ledger.seen)} texts ({size:.1f} MB) printed, logged or pickled, {len(ledger.secrets)} secrets"
+        much = "; ".join(self._searched)
         if not self._found:
             terminalreporter.write_line(f"Searched for secrets: {much}: none was seen.")
             return
         terminalreporter.section("secrets that can be seen", sep="=", red=True)
         for sighting in self._found:
-            terminalreporter.write_line(str(sighting))
+            terminalreporter.write_line(sighting)
         terminalreporter.write_line(f"{len(self._found)} found in {much}; see tests/leaks.py.")
 
 

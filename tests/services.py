@@ -1,13 +1,21 @@
-"""Servers that tests talk to: where they are, and what to do where there is none."""
+"""Servers that tests talk to: where they are, and what happens to a test whose server is missing."""
 
 from __future__ import annotations
 
 import os
-import socket
-from functools import lru_cache
-from urllib.parse import urlsplit
+from functools import cache
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
 
+import amqp
+import psycopg
+import pymysql
 import pytest
+import redis
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from urllib.parse import SplitResult
 
 # The ports that the services have by themselves, on this machine, and users that a fresh installation has.
 _URLS = {
@@ -16,31 +24,71 @@ _URLS = {
     "rabbitmq": "amqp://guest:guest@127.0.0.1:5672//",
     "mysql": "mysql://root@127.0.0.1:3306/test",
 }
+_PATIENCE = 10  # seconds for a connection
 
 
 def url_of(service: str) -> str:
     """Return the URL of a service: that of ``ROOVET_TEST_<SERVICE>``, or the usual one on this machine.
 
-    Where nothing listens there, the test is skipped with the reason; under ``CI`` it fails.
+    If the service cannot be used there, the test is skipped; if ``CI`` is set, the test fails.
     """
     variable = f"ROOVET_TEST_{service.upper()}"
     url = os.environ.get(variable, _URLS[service])
-    fault = _fault(url)
+    fault = _fault(service, url)
     if fault is None:
         return url
-    message = f"no {service} answers at the URL of {variable}, or at its default: {fault}"
     if os.environ.get("CI"):
-        pytest.fail(message)
-    pytest.skip(message)
+        pytest.fail(f"no {service} at {variable} or its default: {fault}")
+    pytest.skip(f"no {service}; {variable} is the URL of one")
 
 
-@lru_cache
-def _fault(url: str) -> str | None:
-    parts = urlsplit(url)
-    if not parts.hostname or parts.port is None:
-        return None  # a socket in the file system: whoever connects will see
+@cache
+def _fault(service: str, url: str) -> str | None:
+    """Return why a service cannot be used; a port that is open says too little."""
     try:
-        socket.create_connection((parts.hostname, parts.port), timeout=3).close()
-    except OSError as error:
-        return str(error)
+        _CONNECT[service](url)
+    except (psycopg.Error, pymysql.Error, redis.RedisError, amqp.AMQPError, OSError) as error:
+        return str(error).strip()
     return None
+
+
+def _postgresql(url: str) -> None:
+    psycopg.connect(url.replace("+psycopg", "", 1), connect_timeout=_PATIENCE).close()
+
+
+def _mysql(url: str) -> None:
+    parts = urlsplit(url)
+    user, password = _user_of(parts)
+    pymysql.connect(
+        host=parts.hostname, port=parts.port or 3306, user=user, password=password, connect_timeout=_PATIENCE
+    ).close()
+
+
+def _redis(url: str) -> None:
+    with redis.Redis.from_url(url, socket_connect_timeout=_PATIENCE, socket_timeout=_PATIENCE) as client:
+        client.ping()
+
+
+def _rabbitmq(url: str) -> None:
+    parts = urlsplit(url)
+    user, password = _user_of(parts)
+    with amqp.Connection(
+        f"{parts.hostname}:{parts.port or 5672}",
+        userid=user,
+        password=password,
+        virtual_host=unquote(parts.path[1:]) or "/",
+        connect_timeout=_PATIENCE,
+    ):
+        pass
+
+
+def _user_of(parts: SplitResult) -> tuple[str, str]:
+    return unquote(parts.username or ""), unquote(parts.password or "")
+
+
+_CONNECT: dict[str, Callable[[str], None]] = {
+    "postgresql": _postgresql,
+    "mysql": _mysql,
+    "redis": _redis,
+    "rabbitmq": _rabbitmq,
+}

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 from typing import TYPE_CHECKING, Any, cast
 
@@ -285,7 +286,7 @@ class TestHandlers:
             (wrapped(fulfil), False),
             (wrapped(both), True),
         ],
-        ids=str,
+        ids=itertools.count(),  # in their text is an address, which differs from one process to the next
     )
     def test_a_second_parameter_takes_the_delivery(self, function: Callable[..., object], takes_delivery: bool) -> None:  # noqa: FBT001 - a case
         assert Handler(function, "x").takes_delivery is takes_delivery
