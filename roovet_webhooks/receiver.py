@@ -28,7 +28,7 @@ from roovet_webhooks.errors import (
 from roovet_webhooks.events import parse_envelope
 from roovet_webhooks.inbox.memory import MemoryInbox
 from roovet_webhooks.inbox.opening import InboxLike, inbox_of
-from roovet_webhooks.inbox.protocol import Claimed, DurableInbox, Inbox, OnDead, Ordering, Outcome, Verdict
+from roovet_webhooks.inbox.protocol import Claimed, DurableInbox, Inbox, OnDead, Ordering, Outcome, Served, Verdict
 from roovet_webhooks.intake import Intake
 from roovet_webhooks.keys import SecretLike, forget_variables, forgets_secret
 from roovet_webhooks.messages import (
@@ -263,6 +263,11 @@ class WebhookReceiver(Router):
         """
         self._ready()
         self._open_inbox()
+
+    def served(self) -> Served:
+        """Return what this receiver serves: what a worker records beside its heartbeat."""
+        plan = self._plan or self.plan()
+        return Served(self.endpoint, plan.names, plan.patterns)
 
     def _open_inbox(self) -> None:
         """Open a durable inbox, so that one that can never be used is found now.

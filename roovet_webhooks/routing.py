@@ -391,6 +391,17 @@ class Plan:
         # Event names come from a verified sender, but nothing bounds how many there are.
         self.match: Callable[[str], tuple[tuple[Handler, Decode], ...]] = functools.lru_cache(maxsize=1024)(self._match)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of all handlers, the fallback's last."""
+        return tuple(handler.name for handler in (*self.handlers, *filter(None, (self.fallback,))))
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """Names and patterns of the events that are wanted; ``*`` where there is a fallback."""
+        patterns = [pattern for handler in self.handlers for pattern, _, _ in handler.wants]
+        return tuple(dict.fromkeys([*patterns, *(["*"] if self.fallback is not None else [])]))
+
     def __bool__(self) -> bool:
         """Say whether there is any handler at all."""
         return bool(self.handlers) or self.fallback is not None

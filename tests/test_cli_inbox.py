@@ -21,7 +21,7 @@ from worker_support import deliver, receiver_on, records_of, soon, states_of, wr
 from roovet_webhooks import ConfigurationError, InboxUnavailable, MemoryInbox, WebhookReceiver, operations
 from roovet_webhooks.cli.root import root
 from roovet_webhooks.inbox.engine import Fault
-from roovet_webhooks.inbox.protocol import State
+from roovet_webhooks.inbox.protocol import Served, State
 from roovet_webhooks.inbox.records import Health, Query
 from roovet_webhooks.inbox.sql import SQLInbox
 
@@ -295,7 +295,7 @@ def test_check_finds_what_is_to_be_done(receiver: WebhookReceiver) -> None:
 
 def test_check_is_content_when_all_is_well(receiver: WebhookReceiver) -> None:
     written(receiver, "DELETE FROM roovet_delivery WHERE state = 'dead'")
-    cast("SQLInbox", receiver.inbox).beat("me", ["default"]).result(10)
+    cast("SQLInbox", receiver.inbox).beat("me", [Served("default")]).result(10)
     assert set(levels(run("check", "--json")).values()) == {"ok"}
     written(receiver, "DELETE FROM roovet_delivery")
     assert levels(run("check", "--json"))["deliveries"] == "ok"

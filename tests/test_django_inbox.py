@@ -21,6 +21,7 @@ from django.core.checks import run_checks
 from django.core.exceptions import AppRegistryNotReady, ImproperlyConfigured
 from django.core.management import call_command
 from django.db import DatabaseError, IntegrityError, OperationalError, connection, connections, transaction
+from django.db.migrations.loader import MigrationLoader
 from django.test import AsyncClient, Client, TestCase, override_settings
 from django.urls import path as url
 from django_support import KINDS, Entry, Shop, added, database, migrate, settings_of
@@ -31,13 +32,13 @@ from roovet_webhooks.bridge import AsyncBridge
 from roovet_webhooks.django import DjangoInbox, dialects, dispatch_view, ledger
 from roovet_webhooks.django import database as databases
 from roovet_webhooks.django import views as adapter
-from roovet_webhooks.django.claims import Claims
+from roovet_webhooks.django.claims import Claims, inserted
 from roovet_webhooks.django.fields import NAME_CHARACTERS, TENANT_CHARACTERS
 from roovet_webhooks.django.tables import tables
 from roovet_webhooks.inbox import changes
 from roovet_webhooks.inbox.backlog import Backlog
 from roovet_webhooks.inbox.keeper import Expiry, Lease
-from roovet_webhooks.inbox.protocol import Outcome, State
+from roovet_webhooks.inbox.protocol import Outcome, Served, State
 from roovet_webhooks.inbox.records import Query
 
 if TYPE_CHECKING:
@@ -134,7 +135,40 @@ def test_a_project_that_has_not_migrated_is_told_to(tmp_path: Path, caplog: pyte
         migrate(alias)
         shop.inbox.open()
         assert shop.deliver() == "stored"
-        assert shop.inbox.health().schema == "0001_initial"
+        assert shop.inbox.health().schema == migrations_of_the_inbox()[-1]
+
+
+def migrations_of_the_inbox() -> list[str]:
+    return sorted(name for app, name in MigrationLoader(None).disk_migrations if app == "roovet_webhooks")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_inbox_of_the_first_migration_is_upgraded_and_still_serves_its_code(kind: str, tmp_path: Path) -> None:
+    with settings_of(kind, tmp_path) as settings, added("first", settings) as alias:
+        call_command("migrate", "roovet_webhooks", "0001", database=alias, verbosity=0)
+        shop = Shop(alias)
+        shop.receiver.on("*", name="book")(lambda _event: None)
+
+        def store_as_the_first_did() -> None:
+            delivery = shop.receiver.open(request_of())
+            values = changes.recorded(delivery, delivery.raw, "") | changes.stored(0, now=0, settle=0)
+            row = inserted(delivery.identity, {**values, "has_body": True})
+            row.pop("handlers")
+            columns, holes = ", ".join(map(connections[alias].ops.quote_name, row)), ", ".join(["%s"] * len(row))
+            with connections[alias].cursor() as cursor:
+                cursor.execute(
+                    f"INSERT INTO roovet_webhooks_delivery ({columns}) VALUES ({holes})",  # noqa: S608 - names of columns
+                    list(row.values()),
+                )
+
+        store_as_the_first_did()
+        migrate(alias)
+        store_as_the_first_did()
+        shop.inbox.store(shop.receiver.open(request_of()), claim=False, handlers=["book"])
+        claimed = shop.inbox.claim("default", limit=10)
+        assert [one.claim.handlers for one in claimed] == [None, None, ("book",)]
+        shop.inbox.beat("me", [Served("default", ("book",), ("*",))])
+        assert [(worker.owner, worker.handlers) for worker in shop.inbox.workers()] == [("me", ("book",))]
 
 
 def test_a_database_that_the_settings_do_not_have() -> None:
@@ -372,7 +406,7 @@ def test_a_router_has_no_say_in_where_an_inbox_is(shop: Shop) -> None:
         shop.inbox.succeed(claimed.claim, "book")
         shop.inbox.succeed(claimed.claim, "mail")
         assert shop.record().succeeded == ("book", "mail")
-        shop.inbox.beat("me", ["default"])
+        shop.inbox.beat("me", [Served("default")])
         assert shop.inbox.stats()[0].workers == 1
         shop.inbox.tidy()
 
@@ -485,7 +519,7 @@ def test_a_turn_that_does_not_come(on_sqlite: Shop) -> None:
     assert turns is not None
     turns._wait = 0.05
     with turns.held(), pytest.raises(InboxUnavailable, match="a transaction has kept the inbox"):
-        in_thread(lambda: inbox.beat("me", ["default"]))
+        in_thread(lambda: inbox.beat("me", [Served("default")]))
 
 
 def test_a_read_only_database_is_answered_503(on_sqlite: Shop, caplog: pytest.LogCaptureFixture) -> None:
@@ -884,7 +918,7 @@ def test_it_tells_that_nobody_works(shop: Shop, caplog: pytest.LogCaptureFixture
         return "inbox.no_worker" in caplog.text
 
     assert told_a_minute_later()
-    shop.inbox.beat("somebody", ["default"])
+    shop.inbox.beat("somebody", [Served("default")])
     assert not told_a_minute_later()
 
 

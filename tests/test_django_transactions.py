@@ -20,7 +20,7 @@ from roovet_webhooks import (
 )
 from roovet_webhooks.bridge import AsyncBridge
 from roovet_webhooks.django import dialects
-from roovet_webhooks.inbox.protocol import Outcome, State
+from roovet_webhooks.inbox.protocol import Outcome, Served, State
 from roovet_webhooks.inbox.records import Query
 
 if TYPE_CHECKING:
@@ -309,7 +309,7 @@ def test_what_is_left_for_after_the_commit_runs_after_it(shop: Shop) -> None:
     def look() -> None:
         # It may use the inbox: the transaction is over.
         seen.append((connections[shop.alias].in_atomic_block, shop.record().succeeded))
-        shop.inbox.beat("somebody", ["default"])
+        shop.inbox.beat("somebody", [Served("default")])
 
     shop.deliver()
     assert shop.work() is Outcome.HANDLED

@@ -28,7 +28,7 @@ from roovet_webhooks.life import LIFE
 from roovet_webhooks.messages import DROPPED, DUPLICATE, HANDLED, IGNORED, STORED, WebhookResponse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from roovet_webhooks import Delivery
     from roovet_webhooks.inbox.protocol import Claim, Stored
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
 
 class Down(MemoryInbox):
-    def store(self, delivery: Delivery, *, claim: bool) -> Stored:
-        message = f"no disk for {delivery.id}, claim={claim}"
+    def store(self, delivery: Delivery, *, claim: bool, handlers: Sequence[str] | None = None) -> Stored:
+        message = f"no disk for {delivery.id}, claim={claim}, {handlers}"
         raise InboxUnavailable(message)
 
 
@@ -55,8 +55,8 @@ class Storing(MemoryInbox):
 
     def attach(self, _endpoint: str, _retry: object) -> None: ...
 
-    def store(self, delivery: Delivery, *, claim: bool) -> Stored:
-        stored = super().store(delivery, claim=claim)
+    def store(self, delivery: Delivery, *, claim: bool, handlers: Sequence[str] | None = None) -> Stored:
+        stored = super().store(delivery, claim=claim, handlers=handlers)
         if not claim:
             self._records.clear()  # the next play begins anew
         return stored

@@ -71,7 +71,7 @@ from django.views.debug import ExceptionReporter  # noqa: E402 - Django has to b
 from roovet_webhooks.django import verified_webhook as django_guard  # noqa: E402 - Django has to be configured before
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
     from pathlib import Path
     from types import TracebackType
 
@@ -511,14 +511,14 @@ def recursive(event: Event, depth: int = 5) -> None:
 
 
 class DownInbox(MemoryInbox):
-    def store(self, delivery: Delivery, *, claim: bool) -> Stored:
-        message = f"down for {delivery.id}, {claim}"
+    def store(self, delivery: Delivery, *, claim: bool, handlers: Sequence[str] | None = None) -> Stored:
+        message = f"down for {delivery.id}, {claim}, {handlers}"
         raise InboxUnavailable(message)
 
 
 class BrokenInbox(MemoryInbox):
-    def store(self, delivery: Delivery, *, claim: bool) -> Stored:
-        raise OSError(delivery.id, claim)
+    def store(self, delivery: Delivery, *, claim: bool, handlers: Sequence[str] | None = None) -> Stored:
+        raise OSError(delivery.id, claim, handlers)
 
 
 class BrokenLater(MemoryInbox):

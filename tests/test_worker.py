@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Sequence
     from pathlib import Path
 
-    from roovet_webhooks.inbox.protocol import Claim, Claimed, OnDead, Ordering, Outcome
+    from roovet_webhooks.inbox.protocol import Claim, Claimed, OnDead, Ordering, Outcome, Served
     from roovet_webhooks.inbox.sql.committer import Operation
 
 
@@ -386,9 +386,10 @@ def test_a_worker_says_again_and_again_that_it_is_there(tmp_path: Path, monkeypa
     beats: list[list[str]] = []
 
     class Beaten(SQLInbox):
-        def beat(self, owner: str, endpoints: Iterable[str]) -> Pending[None]:
-            beats.append([*endpoints])
-            return super().beat(owner, endpoints)
+        def beat(self, owner: str, served: Iterable[Served]) -> Pending[None]:
+            kept = list(served)
+            beats.append([one.endpoint for one in kept])
+            return super().beat(owner, kept)
 
     inbox = Beaten(f"sqlite:///{tmp_path / 'inbox.db'}")
     receiver = WebhookReceiver(inbox=inbox)

@@ -65,6 +65,14 @@ class Database:
         """What is special about it."""
         return dialect_of(self.connection)
 
+    @property
+    def location(self) -> str:
+        """Which database it is, whatever alias it has, without a password."""
+        connection = self.connection
+        told = connection.settings_dict
+        where = ":".join(str(told[name]) for name in ("HOST", "PORT") if told.get(name))
+        return f"Django's {connection.vendor} database {told.get('NAME')!s} {where}".rstrip()
+
     def check(self) -> None:
         """Check that it can hold an inbox.
 

@@ -25,6 +25,7 @@ from roovet_webhooks.inbox.keeper import Keeper, Watch, expiries, tell_of_reaped
 from roovet_webhooks.inbox.options import check_numbers, new_owner
 from roovet_webhooks.inbox.protocol import Claim, Claimed, Outcome, State, Stored, Verdict
 from roovet_webhooks.inbox.records import Health
+from roovet_webhooks.inbox.rows import heartbeats
 from roovet_webhooks.retry import DAY
 
 if TYPE_CHECKING:
@@ -38,8 +39,8 @@ if TYPE_CHECKING:
     from roovet_webhooks.django.transactions import HandlerTransaction
     from roovet_webhooks.inbox.changes import Values
     from roovet_webhooks.inbox.codec import Codec
-    from roovet_webhooks.inbox.protocol import OnDead, Ordering
-    from roovet_webhooks.inbox.records import Purged, Query, RecordedDelivery, Stats
+    from roovet_webhooks.inbox.protocol import OnDead, Ordering, Served
+    from roovet_webhooks.inbox.records import Purged, Query, RecordedDelivery, Stats, WorkerRecord
     from roovet_webhooks.retry import RetryPolicy
 
 T = TypeVar("T")
@@ -138,6 +139,11 @@ class DjangoInbox:
     def _claims(self) -> Claims:
         return Claims(self._database, self.owner, milliseconds(self.lease), self._bodies)
 
+    @property
+    def location(self) -> str:
+        """Which store this is; see `DurableInbox.location`."""
+        return self._database.location
+
     def open(self) -> None:
         """Look whether the inbox can be used; the tables come from ``manage.py migrate``.
 
@@ -151,10 +157,10 @@ class DjangoInbox:
 
     # Recording
 
-    def store(self, delivery: Delivery, *, claim: bool) -> Stored:
+    def store(self, delivery: Delivery, *, claim: bool, handlers: Sequence[str] | None = None) -> Stored:
         """Record a delivery; see `Inbox.store`."""
         name, body = self._bodies.encode(delivery.raw)
-        values = changes.recorded(delivery, body, name)
+        values = changes.recorded(delivery, body, name, handlers)
         too_old = delivery.event.ts < delivery.received_at - self._remember
         look = self._backlog.is_time_to_look(delivery.endpoint, workers_needed=not claim)
         claims = self._claims
@@ -296,6 +302,10 @@ class DjangoInbox:
         """Give a claim back; see `Inbox.release`."""
         self._settle(claim, lambda now: changes.released(now=now, retry_in=retry_in))
 
+    def return_unhandled(self, claim: Claim, error: str, *, retry_in: float) -> None:
+        """Give a claim back for want of a handler; see `DurableInbox.return_unhandled`."""
+        self._settle(claim, lambda now: changes.unhandled(claim, error, now=now, retry_in=retry_in))
+
     def bury(self, claim: Claim, error: str, outcome: Outcome) -> None:
         """End a delivery as dead; see `Inbox.bury`."""
         self._settle(claim, lambda now: changes.buried(claim, error, outcome, now=now))
@@ -353,10 +363,14 @@ class DjangoInbox:
 
         return self._database.run(reap)
 
-    def beat(self, owner: str, endpoints: Iterable[str]) -> None:
+    def beat(self, owner: str, served: Iterable[Served]) -> None:
         """Write a worker's heartbeat; see `DurableInbox.beat`."""
-        wanted = list(endpoints)
-        self._database.run(lambda now: ledger.beat(self._database, owner, wanted, now))
+        wanted = list(served)
+        self._database.run(lambda now: ledger.beat(self._database, heartbeats(owner, wanted, now), now))
+
+    def workers(self) -> Sequence[WorkerRecord]:
+        """Return the workers that are alive; see `DurableInbox.workers`."""
+        return self._database.read_at(lambda now: ledger.all_workers(self._database, now))
 
     # Operators
 

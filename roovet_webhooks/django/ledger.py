@@ -13,8 +13,8 @@ from roovet_webhooks.django.tables import tables
 from roovet_webhooks.inbox import changes
 from roovet_webhooks.inbox.backlog import HEARTBEAT_IS_OLD
 from roovet_webhooks.inbox.protocol import State
-from roovet_webhooks.inbox.records import Purged, Stats
-from roovet_webhooks.inbox.rows import Found, not_found, record_of
+from roovet_webhooks.inbox.records import MOST_REASONS, Purged, Stats
+from roovet_webhooks.inbox.rows import Found, not_found, record_of, worker_of
 from roovet_webhooks.retry import DAY
 
 if TYPE_CHECKING:
@@ -23,9 +23,10 @@ if TYPE_CHECKING:
     from roovet_webhooks.django.claims import Claims, Rows
     from roovet_webhooks.django.database import Database
     from roovet_webhooks.django.models import Delivery
+    from roovet_webhooks.inbox.changes import Values
     from roovet_webhooks.inbox.keeper import Expiry
     from roovet_webhooks.inbox.protocol import Claim
-    from roovet_webhooks.inbox.records import Query, RecordedDelivery
+    from roovet_webhooks.inbox.records import Query, RecordedDelivery, WorkerRecord
 
 APP = "roovet_webhooks"
 MOST_REAPED = 1000
@@ -113,6 +114,8 @@ def stats(claims: Claims, now: int) -> list[Stats]:
     for endpoint in sorted(counts):
         waiting = claims.rows().filter(state=State.READY.value, endpoint=endpoint)
         oldest: int | None = waiting.aggregate(oldest=Min("available_at"))["oldest"]
+        unhandled = waiting.filter(unhandled_since__isnull=False)
+        reasons = unhandled.exclude(last_error=None).values_list("last_error", flat=True).distinct()
         found.append(
             Stats(
                 endpoint=endpoint,
@@ -120,6 +123,8 @@ def stats(claims: Claims, now: int) -> list[Stats]:
                 oldest_due=None if oldest is None else oldest / 1000,
                 suspects=waiting.filter(crashes__gt=0).count(),
                 workers=workers(claims.database, endpoint, now),
+                unhandled=unhandled.count(),
+                unhandled_reasons=tuple(reasons[:MOST_REASONS]),
             )
         )
     return found
@@ -157,12 +162,12 @@ def _locked(claims: Claims, number: int) -> Found:
 # Workers and limits
 
 
-def beat(database: Database, owner: str, endpoints: Iterable[str], now: int) -> None:
+def beat(database: Database, heartbeats: Iterable[Values], now: int) -> None:
     """Write a worker's heartbeat, and forget workers that have not been heard of for a day."""
     rows = tables().worker.objects.using(database.alias)
-    for endpoint in endpoints:
-        if not rows.filter(owner=owner, endpoint=endpoint).update(seen_at=now):
-            rows.bulk_create([tables().worker(owner=owner, endpoint=endpoint, seen_at=now)])
+    for said in heartbeats:
+        if not rows.filter(owner=said["owner"], endpoint=said["endpoint"]).update(**said):
+            rows.bulk_create([tables().worker(**said)])
     rows.filter(seen_at__lt=now - changes.milliseconds(DAY)).delete()
 
 
@@ -170,6 +175,12 @@ def workers(database: Database, endpoint: str, now: int) -> int:
     """Count the workers of an endpoint that have been heard of within a minute."""
     rows = tables().worker.objects.using(database.alias)
     return rows.filter(endpoint=endpoint, seen_at__gte=now - HEARTBEAT_IS_OLD).count()
+
+
+def all_workers(database: Database, now: int) -> list[WorkerRecord]:
+    """Return the workers that have been heard of within a minute."""
+    rows = tables().worker.objects.using(database.alias).filter(seen_at__gte=now - HEARTBEAT_IS_OLD)
+    return [worker_of(row) for row in rows.order_by("endpoint", "owner")]
 
 
 class Census(NamedTuple):

@@ -17,6 +17,7 @@ from roovet_webhooks.inbox.protocol import ERROR_CHARACTERS
 if TYPE_CHECKING:
     Text = models.CharField[str, str]
     MaybeText = models.CharField[str | None, str | None]
+    MaybeLongText = models.TextField[str | None, str | None]
     Number = models.BigIntegerField[int, int]
     MaybeNumber = models.BigIntegerField[int | None, int | None]
 
@@ -52,6 +53,9 @@ class Delivery(models.Model):
     handed_at: MaybeNumber = models.BigIntegerField(null=True)
     finished_at: MaybeNumber = models.BigIntegerField(null=True)
     last_error: MaybeText = ExactCharField(max_length=ERROR_CHARACTERS, null=True)
+    # JSON: names of the handlers that were registered for it when it was accepted. NULL means whatever is registered.
+    handlers: MaybeLongText = models.TextField(null=True)  # noqa: DJ001 - no names are not unknown names
+    unhandled_since: MaybeNumber = models.BigIntegerField(null=True)
 
     class Meta:
         """One row an identity; each index serves one kind of look at the table."""
@@ -120,6 +124,9 @@ class Worker(models.Model):
     owner: Text = ExactCharField(max_length=320)
     endpoint: Text = ExactCharField(max_length=NAME_CHARACTERS)
     seen_at: Number = models.BigIntegerField()
+    # JSON: what it serves. NULL when it has not said so.
+    handlers: MaybeLongText = models.TextField(null=True)  # noqa: DJ001 - no names are not unknown names
+    patterns: MaybeLongText = models.TextField(null=True)  # noqa: DJ001 - as above
 
     class Meta:
         """One row a worker and endpoint."""

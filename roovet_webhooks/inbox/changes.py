@@ -8,23 +8,28 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import msgspec
+
 from roovet_webhooks.events import MAX_TIMESTAMP
 from roovet_webhooks.inbox.protocol import ERROR_CHARACTERS, Outcome, State, Step, next_state
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from roovet_webhooks.delivery import Delivery
     from roovet_webhooks.inbox.protocol import Claim
 
 Values: TypeAlias = dict[str, Any]
 
 _FREE: Values = {"owner": None, "lease_until": None}
+_FOUND: Values = {"unhandled_since": None}
 
 
 # The columns of a new delivery; what has no value yet is NULL.
 INSERTED = (
     *("endpoint", "tenant", "key_ts", "key", "ts", "event", "resource", "body", "codec", "secret_name", "signed_at"),
     *("received_at", "state", "outcome", "available_at", "fence", "failures", "crashes", "round", "owner"),
-    *("lease_until", "finished_at"),
+    *("lease_until", "finished_at", "handlers"),
 )
 
 
@@ -44,8 +49,25 @@ def _shortened(error: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
-def recorded(delivery: Delivery, body: bytes, codec: str) -> Values:
-    """Return the columns that never change, of a delivery whose body has been encoded."""
+def names_to_text(names: Sequence[str] | None) -> str | None:
+    """Return names as a column holds them."""
+    return None if names is None else msgspec.json.encode(names).decode()
+
+
+def names_from_text(text: str | None) -> tuple[str, ...] | None:
+    """Return the names in a column."""
+    return None if text is None else msgspec.json.decode(text, type=tuple[str, ...])
+
+
+def recorded(delivery: Delivery, body: bytes, codec: str, handlers: Sequence[str] | None = None) -> Values:
+    """Return the columns that a delivery arrives with.
+
+    Args:
+        delivery: What was verified.
+        body: Its body, encoded.
+        codec: What encoded it.
+        handlers: Names of the handlers that are registered for it.
+    """
     identity, event = delivery.identity, delivery.event
     return {
         "endpoint": identity.endpoint,
@@ -60,6 +82,7 @@ def recorded(delivery: Delivery, body: bytes, codec: str) -> Values:
         "secret_name": delivery.secret_name,
         "signed_at": delivery.signed_at,
         "received_at": milliseconds(delivery.received_at),
+        "handlers": names_to_text(handlers),
     }
 
 
@@ -102,7 +125,7 @@ def claimed(*, now: int, lease: int, owner: str) -> Values:
 def completed(outcome: Outcome, *, now: int) -> Values:
     """Return what the end of a delivery writes."""
     state = next_state(State.CLAIMED, Step.COMPLETE)
-    return {"state": state, "outcome": outcome, "finished_at": now, "last_error": None, **_FREE}
+    return {"state": state, "outcome": outcome, "finished_at": now, "last_error": None, **_FREE, **_FOUND}
 
 
 def failed(claim: Claim, error: str, *, now: int, retry_in: float) -> Values:
@@ -110,13 +133,19 @@ def failed(claim: Claim, error: str, *, now: int, retry_in: float) -> Values:
     state = next_state(State.CLAIMED, Step.FAIL)
     available_at = _later(now, retry_in)
     counted = {"failures": claim.failures + 1, "last_error": _shortened(error)}
-    return {"state": state, "available_at": available_at, "handed_at": None, **counted, **_FREE}
+    return {"state": state, "available_at": available_at, "handed_at": None, **counted, **_FREE, **_FOUND}
 
 
 def released(*, now: int, retry_in: float) -> Values:
     """Return what giving a claim back writes."""
     state = next_state(State.CLAIMED, Step.RELEASE)
-    return {"state": state, "available_at": _later(now, retry_in), "handed_at": None, **_FREE}
+    return {"state": state, "available_at": _later(now, retry_in), "handed_at": None, **_FREE, **_FOUND}
+
+
+def unhandled(claim: Claim, error: str, *, now: int, retry_in: float) -> Values:
+    """Return what giving a claim back writes when this process has not all of the delivery's handlers."""
+    since = now if claim.unhandled_since is None else milliseconds(claim.unhandled_since)
+    return {**released(now=now, retry_in=retry_in), "unhandled_since": since, "last_error": _shortened(error)}
 
 
 def buried(claim: Claim, error: str, outcome: Outcome, *, now: int) -> Values:
@@ -124,7 +153,7 @@ def buried(claim: Claim, error: str, outcome: Outcome, *, now: int) -> Values:
     state = next_state(State.CLAIMED, Step.BURY)
     failures = claim.failures + (outcome is Outcome.FAILED)
     told = {"failures": failures, "last_error": _shortened(error)}
-    return {"state": state, "outcome": outcome, "finished_at": now, **told, **_FREE}
+    return {"state": state, "outcome": outcome, "finished_at": now, **told, **_FREE, **_FOUND}
 
 
 def expired(crashes: int, *, now: int, retry_in: float | None) -> Values:
@@ -147,12 +176,23 @@ def expired(crashes: int, *, now: int, retry_in: float | None) -> Values:
 def replayed(state: State, round_: int, *, now: int) -> Values:
     """Return what a replay writes, from the state and round in which it finds the delivery.
 
+    It is then run by whatever is registered, not by what was registered when it was accepted.
+
     Raises:
         InvalidTransition: The delivery is open.
     """
     new = next_state(state, Step.REPLAY)
     counts = {"failures": 0, "crashes": 0, "round": round_ + (state is State.DONE)}
-    return {"state": new, "outcome": None, "available_at": now, "handed_at": None, "finished_at": None, **counts}
+    return {
+        "state": new,
+        "outcome": None,
+        "available_at": now,
+        "handed_at": None,
+        "finished_at": None,
+        "handlers": None,
+        **_FOUND,
+        **counts,
+    }
 
 
 def purged(state: State) -> Values:

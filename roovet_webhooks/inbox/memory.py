@@ -20,7 +20,7 @@ from roovet_webhooks.errors import ConfigurationError, InboxFull, LeaseLost
 from roovet_webhooks.inbox.protocol import Claim, Outcome, State, Step, Stored, Verdict, next_state
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from contextlib import AbstractContextManager
 
     from roovet_webhooks.delivery import Delivery, Identity
@@ -90,7 +90,13 @@ class MemoryInbox:
         """Count the remembered deliveries."""
         return len(self._records)
 
-    def store(self, delivery: Delivery, *, claim: bool) -> Stored:
+    def store(
+        self,
+        delivery: Delivery,
+        *,
+        claim: bool,
+        handlers: Sequence[str] | None = None,  # noqa: ARG002 - this process has them as long as the record lives
+    ) -> Stored:
         """Record a delivery; see `Inbox.store`."""
         identity = delivery.identity
         now = self._clock()

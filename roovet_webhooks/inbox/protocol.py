@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from roovet_webhooks.inbox.pending import Pending
-    from roovet_webhooks.inbox.records import Health, Purged, Query, RecordedDelivery, Stats
+    from roovet_webhooks.inbox.records import Health, Purged, Query, RecordedDelivery, Stats, WorkerRecord
     from roovet_webhooks.retry import RetryPolicy
 
 T = TypeVar("T")
@@ -32,6 +32,9 @@ and no thread waits for it.
 """
 
 ERROR_CHARACTERS = 500
+
+ANY_HANDLER = "*"
+"""In place of a handler's name: whatever a process has for the event, as it stands for a router's fallback."""
 
 
 class State(StrEnum):
@@ -79,6 +82,7 @@ class Outcome(StrEnum):
     POSTPONED = "postponed"
     POISONED = "poisoned"
     TOO_OLD = "too_old"
+    UNHANDLED = "unhandled"
 
 
 class Transition(NamedTuple):
@@ -107,8 +111,14 @@ TRANSITIONS: tuple[Transition, ...] = (
     Transition(State.CLAIMED, Step.RENEW, State.CLAIMED, "its handlers still run", "lease"),
     Transition(State.CLAIMED, Step.COMPLETE, State.DONE, "handled, ignored or dropped", "outcome"),
     Transition(State.CLAIMED, Step.FAIL, State.READY, "a handler failed, attempts are left", "failures + 1, delay"),
-    Transition(State.CLAIMED, Step.RELEASE, State.READY, "RetryLater, a drain, a cancellation", "delay; not counted"),
-    Transition(State.CLAIMED, Step.BURY, State.DEAD, "the last failure, undecodable, postponed too long", "outcome"),
+    Transition(
+        State.CLAIMED,
+        Step.RELEASE,
+        State.READY,
+        "RetryLater, a drain, a handler that is not here",
+        "delay; not counted",
+    ),
+    Transition(State.CLAIMED, Step.BURY, State.DEAD, "the last failure, undecodable, put off too long", "outcome"),
     Transition(State.CLAIMED, Step.EXPIRE, State.READY, "its lease ran out, attempts are left", "crashes + 1"),
     Transition(State.CLAIMED, Step.POISON, State.DEAD, "its lease ran out once too often", "crashes + 1, outcome"),
     Transition(State.DEAD, Step.REPLAY, State.READY, "replayed", "failures and crashes 0; successes are kept"),
@@ -151,6 +161,9 @@ class Claim(msgspec.Struct, frozen=True, gc=False):
         crashes: Leases that ran out so far.
         first_received_at: When the delivery first came, Unix seconds, of one that has been recorded before: its sender
             may have sent it again since.
+        handlers: Names of the handlers that were registered for the delivery when it was accepted; `ANY_HANDLER` stands
+            for whatever a process has for it. ``None`` when that was not recorded, or does not matter any more.
+        unhandled_since: Since when it has been going back because a process had not all of them, Unix seconds.
     """
 
     identity: Identity
@@ -162,6 +175,22 @@ class Claim(msgspec.Struct, frozen=True, gc=False):
     failures: int = 0
     crashes: int = 0
     first_received_at: float | None = None
+    handlers: tuple[str, ...] | None = None
+    unhandled_since: float | None = None
+
+
+class Served(NamedTuple):
+    """What a worker serves of one endpoint.
+
+    Attributes:
+        endpoint: Name of the receiver.
+        handlers: Names of its handlers.
+        patterns: Names and patterns of the events that they want.
+    """
+
+    endpoint: str
+    handlers: tuple[str, ...] = ()
+    patterns: tuple[str, ...] = ()
 
 
 class Verdict(StrEnum):
@@ -216,12 +245,13 @@ class Inbox(Protocol):
         """Renew a claim while its handlers run; whatever then becomes of it, it is renewed no longer."""
         ...
 
-    def store(self, delivery: Delivery, *, claim: bool) -> Answer[Stored]:
+    def store(self, delivery: Delivery, *, claim: bool, handlers: Sequence[str] | None = None) -> Answer[Stored]:
         """Record a delivery, once for its identity.
 
         Args:
             delivery: What was verified.
             claim: Whether to claim it for the caller, who will run its handlers.
+            handlers: Names of the handlers that are registered for it, so that no process ends it without them.
 
         Raises:
             InboxFull: There is no room for another open delivery.
@@ -295,6 +325,11 @@ class DurableInbox(Inbox, Protocol):
     """
 
     @property
+    def location(self) -> str:
+        """Which store this is, without a password: two inboxes of one location hold the same deliveries."""
+        ...
+
+    @property
     def owner(self) -> str:
         """Name of this process, which its claims and heartbeats bear."""
         ...
@@ -344,6 +379,19 @@ class DurableInbox(Inbox, Protocol):
         """Claim one delivery by its number, if it is ready and due: what an engine's task does."""
         ...
 
+    def return_unhandled(self, claim: Claim, error: str, *, retry_in: float) -> Answer[None]:
+        """Give a claim back because this process has not all of the delivery's handlers. It counts as no failure.
+
+        Args:
+            claim: The claim.
+            error: Which handlers are missing.
+            retry_in: Seconds to wait before the next attempt.
+
+        Raises:
+            LeaseLost: The fence has moved on.
+        """
+        ...
+
     def suspects(self, endpoint: str) -> Answer[int]:
         """Count the due deliveries whose lease has run out before."""
         ...
@@ -380,8 +428,12 @@ class DurableInbox(Inbox, Protocol):
         """Free deliveries whose claims have run out; return their numbers, and whether they are dead of it."""
         ...
 
-    def beat(self, owner: str, endpoints: Iterable[str]) -> Answer[None]:
-        """Write a worker's heartbeat."""
+    def beat(self, owner: str, served: Iterable[Served]) -> Answer[None]:
+        """Write a worker's heartbeat, and what it serves."""
+        ...
+
+    def workers(self) -> Sequence[WorkerRecord]:
+        """Return the workers that have been heard of within a minute, one record for each of their endpoints."""
         ...
 
     def transaction(self, claim: Claim, handler: str) -> AbstractContextManager[object]:

@@ -8,6 +8,9 @@ from roovet_webhooks.delivery import Identity, id_of
 from roovet_webhooks.errors import ConfigurationError
 from roovet_webhooks.inbox.protocol import Outcome, State  # noqa: TC001 - types of fields, which msgspec reads
 
+MOST_REASONS = 5
+"""How many different errors `Stats` has of deliveries that no process can handle."""
+
 
 class RecordedDelivery(msgspec.Struct, frozen=True, kw_only=True):
     """A recorded delivery, without its body.
@@ -110,6 +113,8 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
         oldest_due: When the oldest delivery that waits became due, Unix seconds; ``None`` when none waits.
         suspects: Open deliveries whose lease has run out before.
         workers: Workers whose heartbeat is younger than a minute.
+        unhandled: Deliveries that wait because no process that claimed them had all of their handlers.
+        unhandled_reasons: Which handlers those were: some of the different errors.
     """
 
     endpoint: str
@@ -117,6 +122,26 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
     oldest_due: float | None
     suspects: int
     workers: int
+    unhandled: int = 0
+    unhandled_reasons: tuple[str, ...] = ()
+
+
+class WorkerRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A worker of an endpoint, as its last heartbeat says.
+
+    Attributes:
+        owner: Name of its process: host, process id and a random part.
+        endpoint: Name of the receiver.
+        seen_at: When it was last heard of, Unix seconds.
+        handlers: Names of its handlers; ``None`` when it has not said so, as an older version does not.
+        patterns: Names and patterns of the events that they want; ``None`` likewise.
+    """
+
+    owner: str
+    endpoint: str
+    seen_at: float
+    handlers: tuple[str, ...] | None
+    patterns: tuple[str, ...] | None
 
 
 class Purged(msgspec.Struct, frozen=True):

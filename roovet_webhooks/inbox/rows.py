@@ -12,13 +12,14 @@ from roovet_webhooks.errors import DeliveryNotFound, InvalidTransition, LeaseLos
 from roovet_webhooks.events import parse_envelope
 from roovet_webhooks.inbox import changes
 from roovet_webhooks.inbox.protocol import Claim, Outcome, State
-from roovet_webhooks.inbox.records import RecordedDelivery
+from roovet_webhooks.inbox.records import RecordedDelivery, WorkerRecord
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from roovet_webhooks.delivery import Identity
     from roovet_webhooks.inbox.changes import Values
+    from roovet_webhooks.inbox.protocol import Served
 
 
 def claim_of(row: Any, identity: Identity, succeeded: Iterable[str]) -> Claim:  # noqa: ANN401 - a row
@@ -33,6 +34,8 @@ def claim_of(row: Any, identity: Identity, succeeded: Iterable[str]) -> Claim:  
         row.failures,
         row.crashes,
         row.received_at / 1000,
+        changes.names_from_text(row.handlers),
+        _seconds(row.unhandled_since),
     )
 
 
@@ -78,6 +81,31 @@ def record_of(row: Any, identity: Identity, *, purged: bool, succeeded: Iterable
         purged=purged,
         succeeded=tuple(succeeded),
     )
+
+
+def worker_of(row: Any) -> WorkerRecord:  # noqa: ANN401 - a row
+    """Return what an operator sees of a worker's heartbeat."""
+    return WorkerRecord(
+        owner=row.owner,
+        endpoint=row.endpoint,
+        seen_at=row.seen_at / 1000,
+        handlers=changes.names_from_text(row.handlers),
+        patterns=changes.names_from_text(row.patterns),
+    )
+
+
+def heartbeats(owner: str, served: Iterable[Served], now: int) -> list[Values]:
+    """Return the rows of a worker's heartbeat."""
+    return [
+        {
+            "owner": owner,
+            "endpoint": one.endpoint,
+            "seen_at": now,
+            "handlers": changes.names_to_text(one.handlers),
+            "patterns": changes.names_to_text(one.patterns),
+        }
+        for one in served
+    ]
 
 
 def _seconds(moment: int | None) -> float | None:

@@ -22,7 +22,7 @@ from roovet_webhooks.worker.relay import Relay
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator, Iterable
 
-    from roovet_webhooks.inbox.protocol import DurableInbox
+    from roovet_webhooks.inbox.protocol import DurableInbox, Served
     from roovet_webhooks.receiver import WebhookReceiver
     from roovet_webhooks.worker.bridge import Around
 
@@ -205,15 +205,15 @@ class Worker:
             task.cancel()
         return len(cancelled)
 
-    def _inboxes(self) -> list[tuple[DurableInbox, list[str]]]:
-        grouped: dict[int, tuple[DurableInbox, list[str]]] = {}
+    def _inboxes(self) -> list[tuple[DurableInbox, list[Served]]]:
+        grouped: dict[int, tuple[DurableInbox, list[Served]]] = {}
         for receiver in self.receivers:
             inbox = cast("DurableInbox", receiver.inbox)
-            grouped.setdefault(id(inbox), (inbox, []))[1].append(receiver.endpoint)
+            grouped.setdefault(id(inbox), (inbox, []))[1].append(receiver.served())
         return list(grouped.values())
 
     @staticmethod
-    async def _beat(bridge: WorkerBridge, inbox: DurableInbox, endpoints: list[str]) -> None:
+    async def _beat(bridge: WorkerBridge, inbox: DurableInbox, served: list[Served]) -> None:
         """Watch over an inbox's claims, and say now and then that its endpoints have a worker."""
         watching = False
         while True:
@@ -221,7 +221,7 @@ class Worker:
                 if not watching:
                     await bridge.to_inbox(inbox.watch_over)
                     watching = True
-                await bridge.once(inbox, inbox.beat, inbox.owner, endpoints)
+                await bridge.once(inbox, inbox.beat, inbox.owner, served)
             except InboxError:
                 pass  # a feed of the same inbox has told it
             await asyncio.sleep(BEAT_EVERY if watching else 1.0)

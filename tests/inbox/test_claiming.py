@@ -12,7 +12,7 @@ from sqlalchemy import text
 
 from inbox.worlds import DAY, ENDPOINT, claimed, given, number_of, record_of, resources, state_of, take
 from roovet_webhooks import ConfigurationError, RetryPolicy
-from roovet_webhooks.inbox.protocol import Outcome, State
+from roovet_webhooks.inbox.protocol import Outcome, Served, State
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -444,12 +444,12 @@ def test_heartbeats(durable: World) -> None:
         return [stats.workers for stats in inbox.stats()]
 
     assert workers() == [0, 0]
-    given(inbox.beat("one", ["shop", "wallet"]))
-    given(inbox.beat("two", ["shop"]))
-    given(inbox.beat("two", ["shop"]))
+    given(inbox.beat("one", [Served("shop"), Served("wallet")]))
+    given(inbox.beat("two", [Served("shop")]))
+    given(inbox.beat("two", [Served("shop")]))
     assert workers() == [2, 1]
     durable.elapse(61)
-    given(inbox.beat("two", ["shop"]))
+    given(inbox.beat("two", [Served("shop")]))
     assert workers() == [1, 0]
     given(inbox.beat("nobody", []))
     assert workers() == [1, 0]

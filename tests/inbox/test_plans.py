@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import event
 
 from inbox.worlds import DAY, ENDPOINT, claimed, given, number_of, take
-from roovet_webhooks.inbox.protocol import Outcome
+from roovet_webhooks.inbox.protocol import Outcome, Served
 from roovet_webhooks.inbox.records import Query
 from roovet_webhooks.inbox.sql import schema
 
@@ -39,6 +39,7 @@ READ = {
     # For the statistics, from the first entry on, and all of the few.
     "SEARCH roovet_delivery_ready (endpoint=?)",
     "SEARCH roovet_delivery_suspect (endpoint=?)",
+    "SEARCH roovet_delivery_unhandled (endpoint=?)",
     # To see whether there is room, no further than the limit.
     "SCAN roovet_delivery_ready",
 }
@@ -82,7 +83,7 @@ def everything(world: SQLiteWorld, inbox: Any) -> None:  # noqa: ANN401 - a SQLI
     inbox.find(Query(endpoint=ENDPOINT))
     inbox.get(number)
     inbox.body(number)
-    given(inbox.beat("worker", [ENDPOINT]))
+    given(inbox.beat("worker", [Served(ENDPOINT)]))
     world.elapse(60 * DAY)
     inbox.tidy()
 

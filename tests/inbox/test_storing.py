@@ -15,7 +15,7 @@ from cryptography.fernet import Fernet, MultiFernet
 from inbox.worlds import LEASE, Gate, claimed, given, number_of, record_of, state_of, take
 from roovet_webhooks import ConfigurationError, InboxFull, RetryPolicy
 from roovet_webhooks.errors import MalformedPayload
-from roovet_webhooks.inbox.protocol import Claim, Outcome, State, Stored, Verdict
+from roovet_webhooks.inbox.protocol import Claim, Outcome, Served, State, Stored, Verdict
 from roovet_webhooks.inbox.records import Query
 
 if TYPE_CHECKING:
@@ -350,7 +350,7 @@ class TestLimits:
 
         assert [told_after(seconds) for seconds in (0, 59, 2, 30, 31)] == [0, 0, 1, 0, 1]
         database.elapse(30)
-        given(inbox.beat("worker-1", ["shop"]))
+        given(inbox.beat("worker-1", [Served("shop")]))
         assert [told_after(seconds) for seconds in (60, 61)] == [0, 1]
 
 

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, NamedTuple
 from sqlalchemy import Connection, Integer, func, literal_column, select
 
 from roovet_webhooks.inbox.backlog import HEARTBEAT_IS_OLD
+from roovet_webhooks.inbox.rows import worker_of
 from roovet_webhooks.inbox.sql.schema import BY_CLAIM, BY_DUE, CLAIMED, READY, delivery, worker
 from roovet_webhooks.inbox.sql.statements import by_index
 
 if TYPE_CHECKING:
+    from roovet_webhooks.inbox.records import WorkerRecord
     from roovet_webhooks.inbox.sql.store import Store
 
 
@@ -44,3 +46,9 @@ def workers(connection: Connection, endpoint: str, now: int) -> int:
     alive = worker.c.seen_at >= now - HEARTBEAT_IS_OLD
     query = select(func.count()).select_from(worker).where(worker.c.endpoint == endpoint, alive)
     return connection.execute(query).scalar_one()
+
+
+def all_workers(connection: Connection, now: int) -> list[WorkerRecord]:
+    """Return the workers that have been heard of within a minute."""
+    query = select(worker).where(worker.c.seen_at >= now - HEARTBEAT_IS_OLD)
+    return [worker_of(row) for row in connection.execute(query.order_by(worker.c.endpoint, worker.c.owner))]

@@ -25,6 +25,7 @@ _c = delivery.c
 _COLUMNS = (
     _c.id, _c.endpoint, _c.tenant, _c.key_ts, _c.key, _c.ts, _c.body, _c.codec, _c.secret_name, _c.signed_at,
     _c.received_at, _c.available_at, _c.fence, _c.failures, _c.crashes, _c.round,
+    _c.handlers, _c.unhandled_since,
 )  # fmt: skip
 
 

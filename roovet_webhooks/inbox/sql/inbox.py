@@ -18,9 +18,9 @@ from roovet_webhooks.inbox.codec import Bodies
 from roovet_webhooks.inbox.keeper import Keeper, Watch, expiries, tell_of_reaped
 from roovet_webhooks.inbox.options import check_numbers, new_owner
 from roovet_webhooks.inbox.records import Health
-from roovet_webhooks.inbox.rows import lost
+from roovet_webhooks.inbox.rows import heartbeats, lost
 from roovet_webhooks.inbox.sql import ledger, statements
-from roovet_webhooks.inbox.sql.census import SQLCensus
+from roovet_webhooks.inbox.sql.census import SQLCensus, all_workers
 from roovet_webhooks.inbox.sql.claims import Claimant
 from roovet_webhooks.inbox.sql.committer import Committer, Operation, RowOperation
 from roovet_webhooks.inbox.sql.recording import Recorder
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from roovet_webhooks.inbox.changes import Values
     from roovet_webhooks.inbox.codec import Codec
     from roovet_webhooks.inbox.pending import Pending
-    from roovet_webhooks.inbox.protocol import Claim, Claimed, OnDead, Ordering, Outcome, Stored
-    from roovet_webhooks.inbox.records import Purged, Query, RecordedDelivery, Stats
+    from roovet_webhooks.inbox.protocol import Claim, Claimed, OnDead, Ordering, Outcome, Served, Stored
+    from roovet_webhooks.inbox.records import Purged, Query, RecordedDelivery, Stats, WorkerRecord
     from roovet_webhooks.retry import RetryPolicy
 
 T = TypeVar("T")
@@ -126,6 +126,11 @@ class SQLInbox:
     def _run(self, apply: Callable[[Connection, int], T], undo: Callable[[T], None] | None = None) -> Pending[T]:
         return self._submit(Operation(apply, undo=undo))
 
+    @property
+    def location(self) -> str:
+        """Which store this is; see `DurableInbox.location`."""
+        return self._store.location
+
     def open(self) -> None:
         """Connect, and create or upgrade the tables, now rather than at the first delivery.
 
@@ -145,11 +150,11 @@ class SQLInbox:
 
     # Recording
 
-    def store(self, delivery: Delivery, *, claim: bool) -> Pending[Stored]:
+    def store(self, delivery: Delivery, *, claim: bool, handlers: Sequence[str] | None = None) -> Pending[Stored]:
         """Record a delivery; see `Inbox.store`."""
         if self._backlog.is_time_to_look(delivery.endpoint, workers_needed=not claim):
             self._run(self._look)
-        return self._submit(self._recorder.recording(delivery, claim=claim, let_go=self._let_go))
+        return self._submit(self._recorder.recording(delivery, claim=claim, handlers=handlers, let_go=self._let_go))
 
     def _look(self, connection: Connection, now: int) -> None:
         self._backlog.look(SQLCensus(self._store, connection, now))
@@ -275,6 +280,10 @@ class SQLInbox:
         """Give a claim back; see `Inbox.release`."""
         return self._end(claim, lambda now: changes.released(now=now, retry_in=retry_in))
 
+    def return_unhandled(self, claim: Claim, error: str, *, retry_in: float) -> Pending[None]:
+        """Give a claim back for want of a handler; see `DurableInbox.return_unhandled`."""
+        return self._end(claim, lambda now: changes.unhandled(claim, error, now=now, retry_in=retry_in))
+
     def bury(self, claim: Claim, error: str, outcome: Outcome) -> Pending[None]:
         """End a delivery as dead; see `Inbox.bury`."""
         return self._end(claim, lambda now: changes.buried(claim, error, outcome, now=now))
@@ -357,20 +366,25 @@ class SQLInbox:
 
         return self._run(reap)
 
-    def beat(self, owner: str, endpoints: Iterable[str]) -> Pending[None]:
+    def beat(self, owner: str, served: Iterable[Served]) -> Pending[None]:
         """Write a worker's heartbeat; see `DurableInbox.beat`."""
-        wanted = list(endpoints)
+        wanted = list(served)
         upsert = self._store.insert(worker)
         key = [worker.c.owner, worker.c.endpoint]
-        upsert = upsert.on_conflict_do_update(index_elements=key, set_={"seen_at": upsert.excluded.seen_at})
+        said = {name: upsert.excluded[name] for name in ("seen_at", "handlers", "patterns")}
+        upsert = upsert.on_conflict_do_update(index_elements=key, set_=said)
 
         def beat(connection: Connection, now: int) -> None:
-            rows = [{"owner": owner, "endpoint": endpoint, "seen_at": now} for endpoint in wanted]
-            if rows:
+            if rows := heartbeats(owner, wanted, now):
                 connection.execute(upsert, rows)
             connection.execute(delete(worker).where(worker.c.seen_at < now - milliseconds(DAY)))
 
         return self._run(beat)
+
+    def workers(self) -> Sequence[WorkerRecord]:
+        """Return the workers that are alive; see `DurableInbox.workers`."""
+        with self._store.read() as (connection, now):
+            return all_workers(connection, now)
 
     # Operators
 

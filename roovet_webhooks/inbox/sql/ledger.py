@@ -9,19 +9,21 @@ from sqlalchemy import and_, delete, func, select, update
 from roovet_webhooks.delivery import Identity, id_of
 from roovet_webhooks.inbox import changes
 from roovet_webhooks.inbox.protocol import State
-from roovet_webhooks.inbox.records import Purged, Stats
+from roovet_webhooks.inbox.records import MOST_REASONS, Purged, Stats
 from roovet_webhooks.inbox.rows import Found, not_found, record_of
 from roovet_webhooks.inbox.sql.census import workers
 from roovet_webhooks.inbox.sql.schema import (
     BY_BODY,
     BY_DUE,
     BY_END,
+    BY_HANDLER,
     BY_SUSPICION,
     DONE,
     ENDED,
     HAS_BODY,
     READY,
     SUSPECT,
+    UNHANDLED,
     delivery,
     handled,
     is_in,
@@ -120,6 +122,7 @@ def stats(connection: Connection, now: int) -> list[Stats]:
         ready = by_index(select(func.min(_c.available_at)).where(READY, _c.endpoint == endpoint), BY_DUE)
         oldest = connection.execute(ready).scalar()
         crashed = select(func.count()).select_from(delivery).where(READY, SUSPECT, _c.endpoint == endpoint)
+        unhandled, reasons = _unhandled(connection, endpoint)
         found.append(
             Stats(
                 endpoint=endpoint,
@@ -127,9 +130,19 @@ def stats(connection: Connection, now: int) -> list[Stats]:
                 oldest_due=None if oldest is None else oldest / 1000,
                 suspects=connection.execute(by_index(crashed, BY_SUSPICION)).scalar_one(),
                 workers=workers(connection, endpoint, now),
+                unhandled=unhandled,
+                unhandled_reasons=reasons,
             )
         )
     return found
+
+
+def _unhandled(connection: Connection, endpoint: str) -> tuple[int, tuple[str, ...]]:
+    """Count the deliveries that wait for a handler that no process has had, and return some of their errors."""
+    where = (READY, UNHANDLED, _c.endpoint == endpoint)
+    count = connection.execute(by_index(select(func.count()).select_from(delivery).where(*where), BY_HANDLER))
+    errors = by_index(select(_c.last_error).where(*where, _c.last_error.is_not(None)), BY_HANDLER)
+    return count.scalar_one(), tuple(connection.execute(errors.distinct().limit(MOST_REASONS)).scalars())
 
 
 def replay(connection: Connection, store: Store, number: int, *, now: int, confirmed: bool) -> None:

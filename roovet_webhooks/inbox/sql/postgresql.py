@@ -149,6 +149,12 @@ class PostgreSQLStore:
             engine.dispose(close=False)
         self._preparing = threading.Lock()
 
+    @property
+    def location(self) -> str:
+        """Server, database, and the options of its URL, which may name a schema."""
+        options = {name: value for name, value in self._engine.url.query.items() if name in {"host", "port", "options"}}
+        return f"{self._what} {sorted(options.items())}" if options else self._what
+
     def __repr__(self) -> str:
         """Show where it is, without a password."""
         return self._what

@@ -54,17 +54,23 @@ class Recorder:
         self._insert_text = store.text_of(self._insert, changes.INSERTED)
 
     def recording(
-        self, delivery: Delivery, *, claim: bool, let_go: Callable[[Sequence[Claim]], None]
+        self,
+        delivery: Delivery,
+        *,
+        claim: bool,
+        handlers: Sequence[str] | None,
+        let_go: Callable[[Sequence[Claim]], None],
     ) -> Operation[Stored]:
         """Return the operation that records a delivery.
 
         Args:
             delivery: What came.
             claim: Whether it is to be handled at once.
+            handlers: Names of the handlers that are registered for it.
             let_go: Takes claims back that were granted when nobody waited any more.
         """
         name, body = self._claimant.bodies.encode(delivery.raw)
-        values = changes.recorded(delivery, body, name)
+        values = changes.recorded(delivery, body, name, handlers)
         too_old = 1000 * delivery.event.ts < values["received_at"] - self._remember
         row = (1, delivery.endpoint, delivery.tenant, values["key_ts"], values["key"])
         if claim or self._backlog.full is not None:

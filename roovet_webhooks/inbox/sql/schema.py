@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import ColumnElement, Connection
 
-VERSION = 1
+VERSION = 2
 MIN_COMPATIBLE = 1
 
 metadata: MetaData = MetaData()
@@ -72,6 +72,10 @@ delivery: Table = Table(
     Column("handed_at", BigInteger),
     Column("finished_at", BigInteger),
     Column("last_error", Text),
+    # JSON: names of the handlers that were registered for it when it was accepted. NULL means whatever is registered.
+    Column("handlers", Text),
+    # Since when it has been going back because no process has had one of them.
+    Column("unhandled_since", BigInteger),
     UniqueConstraint("endpoint", "tenant", "key_ts", "key", name="roovet_delivery_identity"),
     # A number is never given twice, so that nobody replays another delivery than the one that was seen.
     sqlite_autoincrement=True,
@@ -92,6 +96,9 @@ worker: Table = Table(
     Column("owner", Text, primary_key=True),
     Column("endpoint", Text, primary_key=True),
     Column("seen_at", BigInteger, nullable=False),
+    # JSON: what it serves, names of handlers and patterns of events. NULL when it has not said so.
+    Column("handlers", Text),
+    Column("patterns", Text),
 )
 
 meta: Table = Table(
@@ -119,6 +126,7 @@ ENDED = is_in(State.DONE, State.DEAD)
 UNFINISHED = is_in(State.READY, State.CLAIMED, State.DEAD)
 SUSPECT = _c.crashes > literal_column("0")
 HAS_BODY = _c.body.is_not(None)
+UNHANDLED = _c.unhandled_since.is_not(None)
 
 
 def _partial(name: str, where: ColumnElement[bool], *columns: ColumnElement[object]) -> Index:
@@ -131,6 +139,7 @@ BY_CLAIM: Index = _partial("claimed", CLAIMED, _c.endpoint, _c.tenant, _c.resour
 BY_RESOURCE: Index = _partial("resource", UNFINISHED, _c.endpoint, _c.tenant, _c.resource, _c.ts, _c.id)
 BY_BODY: Index = _partial("body", and_(DONE, HAS_BODY), _c.finished_at)
 BY_END: Index = _partial("ended", ENDED, _c.finished_at)
+BY_HANDLER: Index = _partial("unhandled", and_(READY, UNHANDLED), _c.endpoint)
 
 
 class Migration(NamedTuple):
@@ -147,7 +156,19 @@ class Migration(NamedTuple):
     apply: Callable[[Connection], None]
 
 
-MIGRATIONS: Sequence[Migration] = ()
+def _record_handlers(connection: Connection) -> None:
+    """Add what was registered for a delivery, and what a worker serves. Rows of older code have NULL there."""
+    columns = (
+        *((delivery, name) for name in ("handlers", "unhandled_since")),
+        *((worker, name) for name in ("handlers", "patterns")),
+    )
+    for table, name in columns:
+        kind = table.c[name].type.compile(connection.dialect)
+        connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {name} {kind}")
+    BY_HANDLER.create(connection)
+
+
+MIGRATIONS: Sequence[Migration] = (Migration(2, 1, _record_handlers),)
 
 
 def prepare(connection: Connection, *, migrations: Sequence[Migration] = MIGRATIONS, version: int = VERSION) -> None:

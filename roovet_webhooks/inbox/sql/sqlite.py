@@ -242,6 +242,11 @@ class SQLiteStore:
         self._turns = Turns(f"{self.path}.lock", WAIT)
         self._engine = self._make_engine()
 
+    @property
+    def location(self) -> str:
+        """The path of its file, without symbolic links."""
+        return self._what
+
     def __repr__(self) -> str:
         """Show where it is."""
         return self._what

@@ -52,6 +52,11 @@ class Store(Protocol):
     locks_rows: bool
     limit: float
 
+    @property
+    def location(self) -> str:
+        """Which database it is; see `DurableInbox.location`."""
+        ...
+
     def text_of(self, statement: Insert | Update, columns: Sequence[str] | None = None) -> str:
         """Return a statement as the driver takes it, with named parameters; ``columns`` are those of an INSERT."""
         ...
