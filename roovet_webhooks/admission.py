@@ -112,7 +112,7 @@ def _declared_length(found: dict[bytes, bytes], repeated: dict[bytes, list[bytes
         message = f"the Content-Length is malformed or ambiguous: {b', '.join(lengths)[:80]!r}"
         raise LengthRequired(message)
     if _TRANSFER in found:
-        # Servers go by either, and those that go by the chunks leave a length that says nothing (RFC 9112, 6.1).
+        # See WebhookRequest.has_two_lengths: the connection is closed as well.
         message = "there are both a Content-Length and a Transfer-Encoding, so that the length is ambiguous"
         raise LengthRequired(message)
     return int(length)

@@ -6,7 +6,7 @@ Pure ASGI: nothing of a request is buffered but the body of a delivery, and noth
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -14,6 +14,7 @@ from starlette.responses import Response
 
 from roovet_webhooks.bridge import AsyncBridge
 from roovet_webhooks.errors import BodyAlreadyRead, ConfigurationError, IncompleteBody, WebhookError
+from roovet_webhooks.keys import forget_variables
 from roovet_webhooks.messages import WebhookRequest, WebhookResponse, error_response
 
 if TYPE_CHECKING:
@@ -142,16 +143,21 @@ def _disconnected() -> IncompleteBody:
 
 async def _answer_http(receiver: WebhookReceiver, scope: Scope, receive: Receive, send: Send) -> None:
     response = await receiver.receive_async(_request(scope, _Body(receive), scope), bridge=_BRIDGE)
-    await send({"type": "http.response.start", "status": response.status, "headers": response.headers})
+    # A list of its own for each answer, as Starlette's responses have: a middleware outside may append to it.
+    headers = list(response.headers)
+    await send({"type": "http.response.start", "status": response.status, "headers": headers})
     await send({"type": "http.response.body", "body": response.body})
 
 
 async def _lifespan(receiver: WebhookReceiver, receive: Receive, send: Send) -> None:
-    """Speak the lifespan protocol for a receiver that is the whole application."""
+    """Speak the lifespan protocol for a receiver that is the whole application.
+
+    Raises:
+        ConfigurationError: The receiver cannot do its work.
+    """
     await receive()
     if (refusal := _refusal(receiver)) is not None:
-        await send(refusal)
-        return
+        await _refuse_startup(refusal, receiver, send)
     await send({"type": "lifespan.startup.complete"})
     await receive()
     await send({"type": "lifespan.shutdown.complete"})
@@ -164,8 +170,11 @@ async def _checked_lifespan(
 
     Where it is refused, the application is shut down before the server is told. It ends what it has begun, and does
     not wait for a server that leaves, whose log would bury the reason under the traceback of a cancellation.
+
+    Raises:
+        ConfigurationError: The receiver cannot do its work.
     """
-    refusal: Message | None = None
+    refusal: ConfigurationError | None = None
 
     async def receiving() -> Message:
         return await receive() if refusal is None else {"type": "lifespan.shutdown"}
@@ -183,17 +192,27 @@ async def _checked_lifespan(
         await app(scope, receiving, checking)
     finally:
         if refusal is not None:
-            await send(refusal)
+            await _refuse_startup(refusal, receiver, send)
 
 
-def _refusal(receiver: WebhookReceiver) -> Message | None:
-    """Return what a server is told when the receiver cannot do its work."""
+def _refusal(receiver: WebhookReceiver) -> ConfigurationError | None:
+    """Return why the receiver cannot do its work, or ``None``."""
     try:
         receiver.check()
     except ConfigurationError as error:
-        # Raising would not do: a server takes that for an application without a lifespan, and starts.
-        return {"type": "lifespan.startup.failed", "message": f"{receiver!r}: {error}"}
+        forget_variables(error)
+        return error
     return None
+
+
+async def _refuse_startup(refusal: ConfigurationError, receiver: WebhookReceiver, send: Send) -> NoReturn:
+    """Tell the server that the application does not start, in both ways, as Starlette does.
+
+    A server without the message takes the exception for an application without a lifespan, and starts. Starlette's
+    TestClient and asgi-lifespan wait for the exception: without it they hang.
+    """
+    await send({"type": "lifespan.startup.failed", "message": f"{receiver!r}: {refusal}"})
+    raise refusal
 
 
 # Guards: a verified delivery in the hand of your own endpoint

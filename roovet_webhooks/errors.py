@@ -58,6 +58,9 @@ if TYPE_CHECKING:
     from roovet_webhooks.diagnosis import Diagnosis
 
 
+_NO_EVIDENCE = frozenset({"closes_connection", "diagnosis"})
+
+
 class WebhookError(Exception):
     """The root of the tree.
 
@@ -69,6 +72,8 @@ class WebhookError(Exception):
         retryable: Whether the same delivery, sent again, may succeed.
         param: Field of the payload that is at fault, or ``None``.
         retry_after: Seconds for a ``Retry-After`` header, or ``None`` for no such header.
+        closes_connection: Whether the connection has to end with the answer, because servers may disagree on where
+            the request ends.
         diagnosis: Why the signature was refused, as far as a receiver can tell: see `explain`. For hooks and logs
             only; ``None`` where there is nothing to explain.
     """
@@ -80,6 +85,7 @@ class WebhookError(Exception):
     retryable: ClassVar[bool] = False
     param: str | None = None
     retry_after: float | None = None
+    closes_connection: bool = False
     diagnosis: Diagnosis | None = None
 
     def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
@@ -89,7 +95,7 @@ class WebhookError(Exception):
     @property
     def evidence(self) -> Mapping[str, object]:
         """What the error knows beyond its message: safe to log, holds no secret, signature or body."""
-        return {name: value for name, value in self.__dict__.items() if name != "diagnosis"}
+        return {name: value for name, value in self.__dict__.items() if name not in _NO_EVIDENCE}
 
 
 def _rebuild(cls: type[WebhookError], args: tuple[object, ...], state: dict[str, object]) -> WebhookError:

@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from roovet_webhooks.errors import BodyAlreadyRead, ConfigurationError, MissingExtraError, WebhookError
 from roovet_webhooks.messages import error_response
-from roovet_webhooks.wsgi import request_of
+from roovet_webhooks.wsgi import read_input, request_of, response_headers
 
 try:
     from flask import Blueprint, Request, Response, current_app, request
+    from werkzeug.wsgi import LimitedStream
 except ImportError as _missing:
     message = "Flask is not installed; run: pip install 'roovet-webhooks[flask]'"
     raise MissingExtraError(message, extra="flask") from _missing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
+    from wsgiref.types import InputStream
 
     from flask.blueprints import BlueprintSetupState
 
@@ -104,16 +106,12 @@ def verified_webhook(receiver: WebhookReceiver) -> Guard:
 def _request(path_params: dict[str, Any]) -> WebhookRequest:
     # Werkzeug keeps what get_data() returned; what only the stream gave out is gone.
     state = vars(_current_request())
-    cached: bytes | None = state.get("_cached_data")
-    consumed = cached is None and "stream" in state
+    body: bytes | Iterator[bytes] | None = state.get("_cached_data")
+    if body is None and (stream := state.get("stream")) is not None:
+        body = _rest_of(stream, parsed="form" in state)
     # A later get_data() would read on, past the end, where a simple server waits for ever.
-    state.setdefault("stream", BytesIO())
-    return request_of(
-        request.environ,
-        body=_consumed() if consumed else cached,
-        path_params=path_params,
-        native=request,
-    )
+    state["stream"] = BytesIO()
+    return request_of(request.environ, body=body, path_params=path_params, native=request)
 
 
 def _current_request() -> Request:
@@ -121,12 +119,29 @@ def _current_request() -> Request:
     return cast("Request", cast("Any", request)._get_current_object())
 
 
-def _consumed() -> Iterator[bytes]:
+def _rest_of(stream: InputStream, *, parsed: bool) -> Iterator[bytes]:
+    """Yield the body from a stream that the application has had in its hand.
+
+    Args:
+        stream: The stream.
+        parsed: It was made by a look at ``request.form``, ``.values`` or ``.files``, which reads nothing of JSON.
+
+    Raises:
+        BodyAlreadyRead: The application has read from it.
+    """
     fault = "the body was consumed as request.stream before the delivery was verified; use request.get_data()"
-    raise BodyAlreadyRead(fault)
-    yield b""
+    # What Werkzeug puts around wsgi.input counts what was read of it.
+    position = stream.tell() if isinstance(stream, LimitedStream) else None
+    if position:
+        raise BodyAlreadyRead(fault)
+    nothing = True
+    for chunk in read_input(request.environ, stream):
+        nothing = False
+        yield chunk
+    if nothing and position is None and not parsed:
+        # A chunked body, of which the server itself tells the end: here is no count to ask.
+        raise BodyAlreadyRead(fault)
 
 
 def _flask_response(response: WebhookResponse) -> Response:
-    headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in response.headers]
-    return Response(response.body, response.status, headers)
+    return Response(response.body, response.status, response_headers(response))

@@ -77,6 +77,16 @@ class WebhookRequest(Unpicklable):
         values = [value for key, value in self.headers if key.lower() == wanted]
         return values[0].decode("latin-1") if len(values) == 1 else None
 
+    @property
+    def has_two_lengths(self) -> bool:
+        """Whether there are both a Content-Length and a Transfer-Encoding.
+
+        Servers go by either, and those that go by the chunks leave a length that says nothing. Where two of them
+        disagree, the rest is a second request for one of them, so the connection must end (RFC 9112, 6.1).
+        """
+        names = {name.lower() for name, _ in self.headers}
+        return b"content-length" in names and b"transfer-encoding" in names
+
     def __repr__(self) -> str:
         """Show where it went; headers and body stay out of logs."""
         return f"WebhookRequest({self.method!r}, {self.path!r})"
@@ -121,6 +131,8 @@ def error_response(error: WebhookError) -> WebhookResponse:
     headers: list[tuple[bytes, bytes]] = []
     if error.status == 405:  # noqa: PLR2004 - Method Not Allowed
         headers.append((b"allow", b"POST"))
+    if error.closes_connection:
+        headers.append((b"connection", b"close"))
     if error.retry_after is not None:
         headers.append((b"retry-after", str(max(1, math.ceil(error.retry_after))).encode()))
     content = {

@@ -482,6 +482,7 @@ class WebhookReceiver(Router):
     async def _tell(self, error: WebhookError, request: WebhookRequest, bridge: Bridge) -> None:
         """Log a refusal with its reason, and call the hooks: the one place where the reason is told."""
         forget_variables(error)
+        error.closes_connection = request.has_two_lengths
         told: dict[str, object] = {
             "code": error.code,
             "reason": str(error),

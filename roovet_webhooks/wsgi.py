@@ -9,8 +9,9 @@ from roovet_webhooks.messages import WebhookRequest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from wsgiref.types import InputStream
 
-    from roovet_webhooks.messages import Body
+    from roovet_webhooks.messages import Body, WebhookResponse
 
 CHUNK_BYTES = 65_536
 
@@ -48,17 +49,31 @@ def request_of(
         path_params,
         native=native,
         # A server that ends the stream itself, as gunicorn does for a chunked body, needs no length.
-        needs_length="HTTP_TRANSFER_ENCODING" in environ and not environ.get("wsgi.input_terminated") and body is None,
+        needs_length="HTTP_TRANSFER_ENCODING" in environ
+        and not environ.get("wsgi.input_terminated")
+        and not isinstance(body, bytes),
     )
 
 
-def read_input(environ: Mapping[str, Any]) -> Iterator[bytes]:
+def response_headers(response: WebhookResponse) -> list[tuple[str, str]]:
+    """Return the headers of a response as WSGI takes them: the connection is the server's own (PEP 3333)."""
+    return [
+        (name.decode("latin-1"), value.decode("latin-1")) for name, value in response.headers if name != b"connection"
+    ]
+
+
+def read_input(environ: Mapping[str, Any], stream: InputStream | None = None) -> Iterator[bytes]:
     """Yield the body, and never read past its end: a read beyond it would wait for the next request.
+
+    Args:
+        environ: The WSGI environ.
+        stream: What a framework has put around ``wsgi.input``, and nobody has read from; ``wsgi.input`` if ``None``.
 
     Raises:
         IncompleteBody: The connection closed, or the server found the body malformed, before its end.
     """
-    stream = environ["wsgi.input"]
+    if stream is None:
+        stream = environ["wsgi.input"]
     length = environ.get("CONTENT_LENGTH")
     # admit() has refused a length that is not a number.
     left = int(length) if length else None

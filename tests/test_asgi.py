@@ -64,7 +64,10 @@ def post(
 
 
 def run_lifespan(app: ASGIApp, *coming: str) -> list[Message]:
-    """Run the lifespan protocol with these messages of a server; return what the application sends."""
+    """Run the lifespan protocol with these messages of a server; return what the application sends.
+
+    One that does not start for want of a handler or a secret raises that as well.
+    """
     messages = list(coming)
     sent: list[Message] = []
 
@@ -79,8 +82,15 @@ def run_lifespan(app: ASGIApp, *coming: str) -> list[Message]:
     async def call() -> None:
         await app(scope, receive, send)
 
-    asyncio.run(call())
+    refusal = ""
+    try:
+        asyncio.run(call())
+    except ConfigurationError as error:
+        refusal = str(error)
     assert not messages
+    # Servers wait for the message, test clients for the exception: both come, or neither.
+    failures = [message["message"] for message in sent if message["type"] == "lifespan.startup.failed"]
+    assert bool(refusal) == any(refusal in failure for failure in failures if "WebhookReceiver(" in failure)
     return sent
 
 
@@ -157,8 +167,9 @@ def test_a_shutdown_that_fails_does_not_let_a_server_start() -> None:
         sent.append(message)
 
     app = WebhookMiddleware(inner, receiver=WebhookReceiver(SECRET))
-    with pytest.raises(OSError, match="the database is gone"):
+    with pytest.raises(ConfigurationError, match="no handler") as caught:
         asyncio.run(cast("Any", app({"type": "lifespan"}, receive, send)))
+    assert isinstance(caught.value.__context__, OSError)
     assert [message["type"] for message in sent] == ["lifespan.startup.failed"]
 
 

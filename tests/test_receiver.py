@@ -157,6 +157,22 @@ class TestAnswers:
 
     @both
     @pytest.mark.parametrize(
+        "lengths", [("Content-Length",), ("Transfer-Encoding",), ("Content-Length", "Transfer-Encoding")]
+    )
+    @pytest.mark.parametrize(
+        ("method", "kind"), [("GET", "application/json"), ("POST", "text/plain"), ("POST", "application/json")]
+    )
+    def test_a_refused_request_with_two_lengths_ends_the_connection(
+        self, answer: Answer, method: str, kind: str, lengths: tuple[str, ...]
+    ) -> None:
+        values = {"Content-Length": "2", "Transfer-Encoding": "chunked"}
+        headers = {"Content-Type": kind, **{name: values[name] for name in lengths}}
+        response = answer(Shop().receiver, request_of(b"{}", headers, method=method))
+        assert response.status >= 400
+        assert ((b"connection", b"close") in response.headers) == (len(lengths) == 2)
+
+    @both
+    @pytest.mark.parametrize(
         ("change", "expected", "code"),
         [
             ({"method": "GET"}, (405, "method_not_allowed", None), "method_not_allowed"),

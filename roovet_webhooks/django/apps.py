@@ -9,6 +9,7 @@ from django.core.checks import Tags, register
 from django.utils.module_loading import autodiscover_modules
 
 from roovet_webhooks.django.checks import check_inboxes, check_receivers
+from roovet_webhooks.django.project_checks import check_project
 
 
 class RoovetWebhooksConfig(AppConfig):
@@ -23,5 +24,6 @@ class RoovetWebhooksConfig(AppConfig):
     def ready(self) -> None:
         """Register the system checks, and import the handlers."""
         register(check_receivers, Tags.urls)
+        register(check_project, Tags.urls)
         register(check_inboxes, Tags.database)
         autodiscover_modules("webhooks")

@@ -13,12 +13,13 @@ from django.http import HttpResponse
 
 from roovet_webhooks.bridge import AsyncBridge
 from roovet_webhooks.django.inbox import DjangoInbox
+from roovet_webhooks.django.project_checks import MARK
 from roovet_webhooks.django.tables import NOT_INSTALLED
 from roovet_webhooks.errors import BodyAlreadyRead, ConfigurationError, IncompleteBody, WebhookError
 from roovet_webhooks.messages import WebhookRequest, WebhookResponse, error_response
 from roovet_webhooks.routing import innermost
 from roovet_webhooks.tenants import SECRET_VARIABLE
-from roovet_webhooks.wsgi import CHUNK_BYTES, request_of
+from roovet_webhooks.wsgi import CHUNK_BYTES, request_of, response_headers
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterator
@@ -60,8 +61,9 @@ def dispatch_view(receiver: WebhookReceiver, *, asynchronous: Literal[True]) -> 
 def dispatch_view(receiver: WebhookReceiver, *, asynchronous: bool = False) -> View | AsyncView:
     """Return the view that answers deliveries; mount it with ``path("webhooks/roovet", …)``.
 
-    It is exempt from CSRF protection, since the signature is what proves the sender, and runs outside
-    ``ATOMIC_REQUESTS``, since a handler's failure must not undo the record of it.
+    It is exempt from CSRF protection and from ``LoginRequiredMiddleware``, since the signature is what proves the
+    sender, and from ``APPEND_SLASH``, since no sender follows a redirect. It runs outside ``ATOMIC_REQUESTS``, since
+    a handler's failure must not undo the record of it.
 
     Args:
         receiver: The receiver. Without a secret of its own it takes ``settings.ROOVET_WEBHOOK_SECRET``.
@@ -74,11 +76,11 @@ def dispatch_view(receiver: WebhookReceiver, *, asynchronous: bool = False) -> V
     _mount(receiver)
 
     def view(request: HttpRequest, **path_params: object) -> HttpResponse:
-        return _django_response(receiver.receive(_request(request, path_params)))
+        return _django_response(receiver.receive(_request(request, path_params)), request)
 
     async def async_view(request: HttpRequest, **path_params: object) -> HttpResponse:
         request_ = _request(request, path_params)
-        return _django_response(await receiver.receive_async(request_, bridge=_BRIDGE))
+        return _django_response(await receiver.receive_async(request_, bridge=_BRIDGE), request)
 
     chosen = _exempt(async_view if asynchronous else view)
     for alias in connections:
@@ -89,7 +91,8 @@ def dispatch_view(receiver: WebhookReceiver, *, asynchronous: bool = False) -> V
 def verified_webhook(receiver: WebhookReceiver) -> Callable[[Callable[..., R]], Callable[..., R]]:
     """Decorate a view ``(request, delivery, …)``, sync or async: it runs for verified deliveries only.
 
-    Nothing is recorded and no handler runs. The view is exempt from CSRF protection.
+    Nothing is recorded and no handler runs. The view is exempt from CSRF protection, from ``LoginRequiredMiddleware``
+    and from ``APPEND_SLASH``.
 
     Args:
         receiver: As `dispatch_view` takes it.
@@ -105,7 +108,7 @@ def verified_webhook(receiver: WebhookReceiver) -> Callable[[Callable[..., R]], 
             try:
                 delivery = receiver.open(_request(request, kwargs))
             except WebhookError as error:
-                return _django_response(error_response(error))
+                return _django_response(error_response(error), request)
             _keep(request, delivery)
             return view(request, delivery, *args, **kwargs)
 
@@ -114,7 +117,7 @@ def verified_webhook(receiver: WebhookReceiver) -> Callable[[Callable[..., R]], 
             try:
                 delivery = await receiver.open_async(_request(request, kwargs), bridge=_BRIDGE)
             except WebhookError as error:
-                return _django_response(error_response(error))
+                return _django_response(error_response(error), request)
             _keep(request, delivery)
             return await cast("Awaitable[object]", view(request, delivery, *args, **kwargs))
 
@@ -125,8 +128,14 @@ def verified_webhook(receiver: WebhookReceiver) -> Callable[[Callable[..., R]], 
 
 
 def _exempt(view: Any) -> Any:  # noqa: ANN401 - whatever kind of view it is
-    """Exempt a view of ours from CSRF protection. Django's own decorator makes a sync one of it in version 4.2."""
+    """Exempt a view of ours from what a project demands of every view, and no sender of webhooks can do.
+
+    Django's own decorators make a sync view of an async one in version 4.2.
+    """
+    setattr(view, MARK, True)
     view.csrf_exempt = True
+    view.login_required = False  # for LoginRequiredMiddleware, since Django 5.1
+    view.should_append_slash = False  # no sender follows a redirect
     return view
 
 
@@ -190,6 +199,9 @@ def _consumed() -> Iterator[bytes]:
     yield b""
 
 
-def _django_response(response: WebhookResponse) -> HttpResponse:
-    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in response.headers}
+def _django_response(response: WebhookResponse, request: HttpRequest) -> HttpResponse:
+    if hasattr(request, "scope"):
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in response.headers}
+    else:
+        headers = dict(response_headers(response))
     return HttpResponse(response.body, status=response.status, headers=headers)

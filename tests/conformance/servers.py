@@ -93,6 +93,22 @@ class Connection:
             if error.errno != errno.ENOTCONN:
                 raise
 
+    def send_raw(self, sent: bytes) -> None:
+        """Send these very bytes."""
+        self._socket.sendall(sent)
+
+    def until_closed(self) -> bytes:
+        """Return all that comes before the server closes the connection.
+
+        Raises:
+            TimeoutError: It keeps the connection open.
+        """
+        received = b""
+        with suppress(ConnectionResetError):
+            while more := self._socket.recv(65_536):
+                received += more
+        return received
+
     def answer(self, *, bodiless: bool = False) -> Answer | None:
         """Read the answer; ``None`` when the connection ends without a whole one."""
         received = b""
