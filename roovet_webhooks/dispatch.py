@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from time import perf_counter
 from typing import TYPE_CHECKING, Protocol, cast
 
 from roovet_webhooks import telemetry
 from roovet_webhooks.bridge import is_async
 from roovet_webhooks.errors import DropDelivery, EventValidationError, HandlerFailed, InboxError, RetryLater
+from roovet_webhooks.inbox.history import summary
 from roovet_webhooks.inbox.protocol import Outcome
+from roovet_webhooks.inbox.records import AttemptOutcome, RecordedAttempt, RecordedRun
 from roovet_webhooks.inbox.scope import HandlerScope
+from roovet_webhooks.tracebacks import message_of, short_traceback
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +24,7 @@ if TYPE_CHECKING:
     from roovet_webhooks.errors import WebhookError
     from roovet_webhooks.events import Decode
     from roovet_webhooks.inbox.protocol import Claimed, DurableInbox, Inbox
+    from roovet_webhooks.inbox.records import RunOutcome
     from roovet_webhooks.messages import WebhookRequest, WebhookResponse
     from roovet_webhooks.retry import RetryPolicy
     from roovet_webhooks.routing import Handler, Plan
@@ -86,8 +91,10 @@ class Attempt:
         self._bridge = bridge
         self._retry = retry
         self._now = now
-        self._running = ""
-        self._failed: dict[str, str] = {}  # which handlers, and the class of what each raised
+        self._running: tuple[str, telemetry.HandlerRun] | None = None
+        self._started = perf_counter()
+        self._runs: list[RecordedRun] = []
+        self._failed: list[str] = []  # which handlers
         self._undecodable: list[str] = []
         self._later: RetryLater | None = None
         self._dropped = False
@@ -108,16 +115,17 @@ class Attempt:
         with inbox.keeping(claim):
             try:
                 await self._run(matched)
-            except SystemExit:
+            except SystemExit as error:
                 # A handler's own doing, or its server's because it took too long: it would end each process that tries.
-                self._failed[self._running] = SystemExit.__name__
+                self._end_run("failed", error)
                 with suppress(InboxError):
                     await self._settle_failure()
                 raise
-            except BaseException:
+            except BaseException as error:
                 # Cancelled, or the process is told to stop: nobody's failure, so the delivery is free again.
+                self._end_run("interrupted", error)
                 with suppress(InboxError):  # the reaper will free it
-                    await wait(inbox, inbox.release, claim, retry_in=0.0)
+                    await wait(inbox, inbox.release, claim, retry_in=0.0, attempt=self._ended(AttemptOutcome.RELEASED))
                 raise
             if self._failed:
                 raise await self._settle_failure()
@@ -126,7 +134,7 @@ class Attempt:
                 raise await self._settle_postponement(self._later) from None
             handled = Outcome.HANDLED if matched else Outcome.IGNORED
             outcome = Outcome.DROPPED if self._dropped else handled
-            await wait(inbox, inbox.complete, claim, outcome)
+            await wait(inbox, inbox.complete, claim, outcome, attempt=self._ended(AttemptOutcome(outcome)))
             return outcome
 
     async def _run(self, matched: Sequence[tuple[Handler, Decode]]) -> None:
@@ -137,7 +145,7 @@ class Attempt:
                 continue
             scope = self._scope(handler)
             run = telemetry.HandlerRun(handler.name, self._about)
-            self._running = handler.name
+            self._running = handler.name, run
             try:
                 with run:
                     event = decode(self._delivery.raw, self._delivery.event)
@@ -146,6 +154,7 @@ class Attempt:
             except Exception as error:  # noqa: BLE001 - whatever a handler raises is its failure
                 await self._take(error, handler, run.told, committed=scope is not None and scope.committed)
             else:
+                self._end_run("handled")
                 if len(matched) > 1 and not (scope is not None and scope.committed):
                     await self._bridge.wait(self._inbox, self._inbox.succeed, self._claim, handler.name)
 
@@ -163,52 +172,84 @@ class Attempt:
         """Note what a handler raised, and tell it."""
         if isinstance(error, DropDelivery) and not committed:
             telemetry.tell("handler.dropped", reason=str(error), **told)
+            self._end_run("dropped", error)
             self._dropped = True
             return
         if isinstance(error, RetryLater) and not committed:
             telemetry.tell("handler.retry_later", reason=str(error), **told)
+            self._end_run("retry_later", error)
             self._later = _longer(self._later, error)
             return
         begin_with_users_code(error)
         if committed:
             # Its effects are there and its success is recorded: there is nothing that a retry could do.
             telemetry.tell("handler.failed_after_commit", error, **told)
+            self._end_run("handled", error)
         else:
-            # Its class only: its words may quote the body, and what is recorded is shown to operators.
-            self._failed[handler.name] = type(error).__name__
+            self._end_run("failed", error)
             if isinstance(error, EventValidationError):
                 self._undecodable.append(handler.name)
             telemetry.tell("handler.failed", error, **told)
         await call_hooks(self._plan.error_hooks, self._bridge, error, self._delivery)
 
+    def _end_run(self, outcome: RunOutcome, error: BaseException | None = None) -> None:
+        """Note how the run of a handler ended, for the history."""
+        if self._running is None:
+            return
+        (name, run), self._running = self._running, None
+        if outcome == "failed":
+            self._failed.append(name)
+        message = traceback = None
+        if error is not None and self._inbox.durable:
+            message = message_of(error, self._delivery.raw) or None
+            traceback = None if isinstance(error, DropDelivery | RetryLater) else short_traceback(error) or None
+        self._runs.append(
+            RecordedRun(
+                handler=name,
+                outcome=outcome,
+                duration=run.duration,
+                error=None if error is None else type(error).__name__,
+                message=message,
+                traceback=traceback,
+            )
+        )
+
+    def _ended(self, outcome: AttemptOutcome) -> RecordedAttempt:
+        """Return what the attempt came to, for the history."""
+        duration = round(perf_counter() - self._started, 6)
+        return RecordedAttempt(number=self._claim.attempt, outcome=outcome, duration=duration, runs=tuple(self._runs))
+
     async def _settle_failure(self) -> HandlerFailed:
         """Settle the claim after a failure, and return what to raise."""
         inbox, claim = self._inbox, self._claim
-        message = "failed: " + ", ".join(f"{name} ({error})" for name, error in self._failed.items())
+        # Classes only: their messages may quote the body, which no log gets.
+        message = summary("failed", self._runs, messages=False)
+        attempt = self._ended(AttemptOutcome.FAILED)
         again: float | None = self._retry.delay(claim.attempt)
         outcome = Outcome.FAILED
         if inbox.durable:
             again = self._retry.after_failure(failures=claim.failures + 1, crashes=claim.crashes)
-            if len(self._undecodable) == len(self._failed) and self._later is None:
+            if self._undecodable and len(self._undecodable) == len(self._failed) and self._later is None:
                 # The bytes will be the same next time. A replay after the type has been mended runs them.
                 again, outcome = None, Outcome.UNDECODABLE
         if again is None:
-            await self._bridge.wait(inbox, inbox.bury, claim, message, outcome)
+            await self._bridge.wait(inbox, inbox.bury, claim, "failed", outcome, attempt=attempt)
         else:
-            await self._bridge.wait(inbox, inbox.fail, claim, message, retry_in=again)
-        return HandlerFailed(message, handlers=list(self._failed), dead=again is None)
+            await self._bridge.wait(inbox, inbox.fail, claim, "failed", retry_in=again, attempt=attempt)
+        return HandlerFailed(message, handlers=self._failed, dead=again is None)
 
     async def _settle_postponement(self, later: RetryLater) -> RetryLater | HandlerFailed:
         """Settle the claim after a `RetryLater`, and return what to raise."""
         inbox, claim = self._inbox, self._claim
+        attempt = self._ended(AttemptOutcome.RETRY_LATER)
         after = self._retry.delay(claim.attempt) if later.retry_after is None else later.retry_after
         came = claim.first_received_at
         age = self._now - (self._delivery.received_at if came is None else came)
         if inbox.durable and self._retry.after_postponement(age=age, after=after) is None:
-            message = f"put off for longer than {self._retry.max_age:g} s: {later}"
-            await self._bridge.wait(inbox, inbox.bury, claim, message, Outcome.POSTPONED)
-            return HandlerFailed(message, handlers=[], dead=True)
-        await self._bridge.wait(inbox, inbox.release, claim, retry_in=after)
+            error = f"put off for longer than {self._retry.max_age:g} s"
+            await self._bridge.wait(inbox, inbox.bury, claim, error, Outcome.POSTPONED, attempt=attempt)
+            return HandlerFailed(f"{error}: {later}", handlers=[], dead=True)
+        await self._bridge.wait(inbox, inbox.release, claim, retry_in=after, error="retry later", attempt=attempt)
         return RetryLater(after, str(later))
 
 

@@ -366,7 +366,7 @@ def test_a_task_waits_for_a_store_that_is_away(tmp_path: Path) -> None:
 
 def test_a_fault_of_ours_does_not_fail_the_task(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     class Faulty(SQLInbox):
-        def complete(self, claim: Any, outcome: Any) -> Any:  # noqa: ANN401 - never called on
+        def complete(self, claim: Any, outcome: Any, **_: Any) -> Any:  # noqa: ANN401 - never called on
             raise ZeroDivisionError(claim, outcome)
 
     notes = Notes()

@@ -14,7 +14,7 @@ ROOT = Path(roovet_webhooks.__file__).parent
 
 # From the ground up. A row imports only rows above it, and within a row what stands further left.
 ROWS = [
-    ["diagnosis", "errors", "numbers", "keys", "messages"],
+    ["diagnosis", "errors", "numbers", "keys", "messages", "tracebacks"],
     ["signature", "events", "retry", "telemetry"],
     ["mac", "signing", "explain", "delivery", "routing"],
     ["inbox"],

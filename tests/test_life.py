@@ -43,7 +43,7 @@ class Down(MemoryInbox):
 
 
 class Lost(MemoryInbox):
-    def complete(self, claim: Claim, outcome: Outcome) -> None:
+    def complete(self, claim: Claim, outcome: Outcome, **_: Any) -> None:  # noqa: ANN401 - never used
         message = f"{claim.fence} {outcome}"
         raise LeaseLost(message)
 

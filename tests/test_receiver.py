@@ -891,7 +891,7 @@ class TestInboxes:
     @both
     def test_a_claim_that_was_lost(self, answer: Answer) -> None:
         class Lost(MemoryInbox):
-            def complete(self, claim: Claim, outcome: Outcome) -> None:
+            def complete(self, claim: Claim, outcome: Outcome, **_: Any) -> None:  # noqa: ANN401 - never used
                 message = f"{claim.fence} {outcome}"
                 raise LeaseLost(message)
 

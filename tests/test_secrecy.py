@@ -522,7 +522,7 @@ class BrokenInbox(MemoryInbox):
 
 
 class BrokenLater(MemoryInbox):
-    def complete(self, claim: Claim, outcome: Outcome) -> None:
+    def complete(self, claim: Claim, outcome: Outcome, **_: Any) -> None:  # noqa: ANN401 - never used
         raise OSError(claim.fence, outcome)
 
 

@@ -552,10 +552,10 @@ def test_a_fault_of_ours_costs_one_delivery_and_not_the_worker(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Faulty(SQLInbox):
-        def complete(self, claim: Claim, outcome: Outcome) -> Pending[None]:
+        def complete(self, claim: Claim, outcome: Outcome, **told: Any) -> Pending[None]:  # noqa: ANN401 - handed on
             if claim.number == 1:
                 raise ZeroDivisionError
-            return super().complete(claim, outcome)
+            return super().complete(claim, outcome, **told)
 
     inbox = Faulty(f"sqlite:///{tmp_path / 'inbox.db'}", settle=0)
     receiver = WebhookReceiver("whsec_5f2b8c1e9a7d4036b1c2d3e4f5061728", inbox=inbox)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, cast
 
 from rich.text import Text
 
-from roovet_webhooks.cli.text import ago, fact, is_library, plain, pretty
+from roovet_webhooks.cli.text import ago, fact, plain, pretty
+from roovet_webhooks.tracebacks import is_library
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import functools
 import sys
-import traceback
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from roovet_webhooks.cli.text import is_library
 from roovet_webhooks.errors import ConfigurationError
 from roovet_webhooks.receiver import WebhookReceiver
+from roovet_webhooks.tracebacks import own_frames
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,6 +69,6 @@ def carefully(step: Callable[[], object], what: str) -> object:
 def _failed(error: BaseException, what: str) -> ConfigurationError:
     words = str(error).partition("\n")[0]
     fault = f"{type(error).__name__}: {words}" if words else type(error).__name__
-    own = [frame for frame in traceback.extract_tb(error.__traceback__) if not is_library(frame.filename)]
+    own = own_frames(error)
     where = f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
     return ConfigurationError(f"{what} could not be loaded: {fault}{where}")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import sysconfig
-from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import click
@@ -14,8 +12,6 @@ if TYPE_CHECKING:
     from typing import IO
 
 MAX_INPUT_BYTES = 16 * 1024 * 1024  # a receiver takes 1 MiB unless it is told otherwise
-
-_LIBRARIES = (str(Path(__file__).parents[1]), sysconfig.get_path("stdlib"), "<frozen ")
 
 
 def plain(text: str) -> str:
@@ -45,11 +41,6 @@ def fact(value: object) -> str:
     if isinstance(value, tuple):
         return ", ".join(map(str, cast("tuple[object, ...]", value))) or "none"
     return str(round(value, 3) if isinstance(value, float) else value)
-
-
-def is_library(filename: str) -> bool:
-    """Say whether a traceback's file is none of the user's: this package, an installed one, or Python itself."""
-    return filename.startswith(_LIBRARIES) or "site-packages" in filename
 
 
 def read_body(file: IO[bytes]) -> bytes:

@@ -14,6 +14,7 @@ from roovet_webhooks.django.tables import tables
 from roovet_webhooks.errors import ConfigurationError, PayloadError
 from roovet_webhooks.inbox import changes
 from roovet_webhooks.inbox.protocol import Claimed, Outcome, State
+from roovet_webhooks.inbox.records import AttemptOutcome
 from roovet_webhooks.inbox.rows import claim_of, delivery_of, lost
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from roovet_webhooks.django.models import Delivery, Handled
     from roovet_webhooks.inbox.changes import Values
     from roovet_webhooks.inbox.codec import Bodies
+    from roovet_webhooks.inbox.history import History
     from roovet_webhooks.inbox.protocol import Claim, OnDead, Ordering
 
     Rows = QuerySet[Delivery]
@@ -58,12 +60,14 @@ class Claims(NamedTuple):
         owner: Name of the process.
         lease: Milliseconds.
         bodies: Decodes bodies.
+        history: Keeps what attempts came to.
     """
 
     database: Database
     owner: str
     lease: int
     bodies: Bodies
+    history: History
 
     def rows(self) -> Rows:
         """Return the deliveries, in no order."""
@@ -134,7 +138,11 @@ class Claims(NamedTuple):
                 raw = self.bodies.decode(row.codec, bytes(row.body or b""))
                 found.append(Claimed(delivery_of(row, identity, raw), claim))
             except PayloadError as error:
-                self.settle(claim, changes.buried(claim, str(error), Outcome.UNDECODABLE, now=now))
+                buried = changes.buried(claim, str(error), Outcome.UNDECODABLE, now=now)
+                buried["history"] = self.history.settled(
+                    claim, None, AttemptOutcome.FAILED, now=now, dead=True, reason=str(error)
+                )
+                self.settle(claim, buried)
         return found
 
     def _claim(self, row: Delivery, values: Values) -> bool:

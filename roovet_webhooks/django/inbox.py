@@ -21,10 +21,11 @@ from roovet_webhooks.inbox import changes
 from roovet_webhooks.inbox.backlog import Backlog
 from roovet_webhooks.inbox.changes import milliseconds
 from roovet_webhooks.inbox.codec import Bodies
+from roovet_webhooks.inbox.history import History, check_record_errors
 from roovet_webhooks.inbox.keeper import Keeper, Watch, expiries, tell_of_reaped
 from roovet_webhooks.inbox.options import check_numbers, new_owner
 from roovet_webhooks.inbox.protocol import Claim, Claimed, Outcome, State, Stored, Verdict
-from roovet_webhooks.inbox.records import Health
+from roovet_webhooks.inbox.records import AttemptOutcome, Health
 from roovet_webhooks.inbox.rows import heartbeats
 from roovet_webhooks.retry import DAY
 
@@ -39,8 +40,9 @@ if TYPE_CHECKING:
     from roovet_webhooks.django.transactions import HandlerTransaction
     from roovet_webhooks.inbox.changes import Values
     from roovet_webhooks.inbox.codec import Codec
+    from roovet_webhooks.inbox.history import RecordErrors
     from roovet_webhooks.inbox.protocol import OnDead, Ordering, Served
-    from roovet_webhooks.inbox.records import Purged, Query, RecordedDelivery, Stats, WorkerRecord
+    from roovet_webhooks.inbox.records import Purged, Query, RecordedAttempt, RecordedDelivery, Stats, WorkerRecord
     from roovet_webhooks.retry import RetryPolicy
 
 T = TypeVar("T")
@@ -79,6 +81,8 @@ class DjangoInbox:
             ``OPTIONS["timeout"]`` of the settings comes on top.
         codec: Encrypts bodies at rest: an object with ``encrypt`` and ``decrypt``, such as ``cryptography``'s
             ``MultiFernet``.
+        record_errors: What is kept of an error in the history of attempts: ``"full"`` keeps its class, its message and
+            a short traceback, until the body is erased; ``"class"`` keeps its class alone.
         clock: Unix seconds. ``None`` takes the server's clock on PostgreSQL and MySQL, and else the process's.
 
     Raises:
@@ -105,6 +109,7 @@ class DjangoInbox:
         min_free_disk: int = 64 * 1024 * 1024,
         timeout: float = 10.0,
         codec: Codec | None = None,
+        record_errors: RecordErrors = "full",
         clock: Callable[[], float] | None = None,
     ) -> None:
         seconds = {"lease": lease, "remember": remember, "retain_body": retain_body, "timeout": timeout}
@@ -116,6 +121,7 @@ class DjangoInbox:
         self._remember, self._settling_time = remember, milliseconds(settle)
         self._retain_body = milliseconds(retain_body)
         self._bodies = Bodies(codec)
+        self._record_errors: RecordErrors = check_record_errors(record_errors)
         self._database = Database(using, timeout, clock)
         self._backlog = Backlog(max_backlog, min_free_disk)
         self._policies: dict[str, RetryPolicy] = {}
@@ -137,7 +143,9 @@ class DjangoInbox:
 
     @property
     def _claims(self) -> Claims:
-        return Claims(self._database, self.owner, milliseconds(self.lease), self._bodies)
+        owner = self.owner
+        history = History(self._bodies, self._record_errors, owner)
+        return Claims(self._database, owner, milliseconds(self.lease), self._bodies, history)
 
     @property
     def location(self) -> str:
@@ -290,28 +298,41 @@ class DjangoInbox:
 
         self._database.run(succeed)
 
-    def complete(self, claim: Claim, outcome: Outcome) -> None:
+    def complete(self, claim: Claim, outcome: Outcome, *, attempt: RecordedAttempt | None = None) -> None:
         """End a delivery; see `Inbox.complete`."""
-        self._settle(claim, lambda now: changes.completed(outcome, now=now))
+        ended = functools.partial(self._claims.history.settled, claim, attempt, AttemptOutcome(outcome))
+        self._settle(claim, lambda now: changes.completed(outcome, now=now), ended)
 
-    def fail(self, claim: Claim, error: str, *, retry_in: float) -> None:
+    def fail(self, claim: Claim, error: str, *, retry_in: float, attempt: RecordedAttempt | None = None) -> None:
         """Give a claim back after a failure; see `Inbox.fail`."""
-        self._settle(claim, lambda now: changes.failed(claim, error, now=now, retry_in=retry_in))
+        history = self._claims.history
+        error = history.error(error, attempt)
+        ended = functools.partial(history.settled, claim, attempt, AttemptOutcome.FAILED, reason=error)
+        self._settle(claim, lambda now: changes.failed(claim, error, now=now, retry_in=retry_in), ended)
 
-    def release(self, claim: Claim, *, retry_in: float) -> None:
+    def release(
+        self, claim: Claim, *, retry_in: float, error: str | None = None, attempt: RecordedAttempt | None = None
+    ) -> None:
         """Give a claim back; see `Inbox.release`."""
-        self._settle(claim, lambda now: changes.released(now=now, retry_in=retry_in))
+        history = self._claims.history
+        told = None if error is None else history.error(error, attempt)
+        ended = functools.partial(history.settled, claim, attempt, AttemptOutcome.RELEASED, reason=told)
+        self._settle(claim, lambda now: changes.released(now=now, retry_in=retry_in, error=told), ended)
 
     def return_unhandled(self, claim: Claim, error: str, *, retry_in: float) -> None:
         """Give a claim back for want of a handler; see `DurableInbox.return_unhandled`."""
-        self._settle(claim, lambda now: changes.unhandled(claim, error, now=now, retry_in=retry_in))
+        ended = functools.partial(self._claims.history.settled, claim, None, AttemptOutcome.UNHANDLED, reason=error)
+        self._settle(claim, lambda now: changes.unhandled(claim, error, now=now, retry_in=retry_in), ended)
 
-    def bury(self, claim: Claim, error: str, outcome: Outcome) -> None:
+    def bury(self, claim: Claim, error: str, outcome: Outcome, *, attempt: RecordedAttempt | None = None) -> None:
         """End a delivery as dead; see `Inbox.bury`."""
-        self._settle(claim, lambda now: changes.buried(claim, error, outcome, now=now))
+        history = self._claims.history
+        error = history.error(error, attempt)
+        ended = functools.partial(history.settled, claim, attempt, AttemptOutcome.FAILED, dead=True, reason=error)
+        self._settle(claim, lambda now: changes.buried(claim, error, outcome, now=now), ended)
 
-    def _settle(self, claim: Claim, values: Callable[[int], Values]) -> None:
-        self._database.run(lambda now: self._claims.settle(claim, values(now)))
+    def _settle(self, claim: Claim, values: Callable[[int], Values], ended: Callable[..., bytes]) -> None:
+        self._database.run(lambda now: self._claims.settle(claim, {**values(now), "history": ended(now=now)}))
 
     # Transactions of handlers
 
@@ -359,7 +380,10 @@ class DjangoInbox:
 
         def reap(now: int) -> Sequence[tuple[int, bool]]:
             rows = ledger.overdue(claims, self._policies.keys(), now)
-            return ledger.free(claims, expiries(watch, rows, self._policies, now=now, moment=self._ticks()))
+            return ledger.free(
+                claims,
+                expiries(watch, rows, self._policies, history=claims.history, now=now, moment=self._ticks()),
+            )
 
         return self._database.run(reap)
 

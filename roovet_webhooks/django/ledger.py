@@ -38,7 +38,7 @@ TIDIED_AT_ONCE = 500
 
 def find(claims: Claims, query: Query) -> list[RecordedDelivery]:
     """Return the deliveries that a query means, the newest first."""
-    rows = _matching(claims.rows(), query).order_by("-id").defer("body")[: query.limit]
+    rows = _matching(claims.rows(), query).order_by("-id").defer("body", "history")[: query.limit]
     return [record_of(row, row.identity, purged=not row.has_body) for row in rows]
 
 
@@ -77,7 +77,8 @@ def get(claims: Claims, number: int) -> RecordedDelivery:
         raise not_found(number)
     succeeded = claims.handled().filter(delivery=number, round=row.round).order_by("handler")
     names = succeeded.values_list("handler", flat=True)
-    return record_of(row, row.identity, purged=not row.has_body, succeeded=names)
+    history = claims.history.read(row.history)
+    return record_of(row, row.identity, purged=not row.has_body, succeeded=names, history=history)
 
 
 def number_of(claims: Claims, delivery_id: str) -> int:
@@ -225,7 +226,7 @@ def renew(claims: Claims, held: Sequence[Claim], now: int) -> Collection[int]:
 
 def overdue(claims: Claims, endpoints: Collection[str], now: int) -> list[Delivery]:
     """Return the claims whose lease has run out by the clock, or is further away than it can be."""
-    columns = ("id", "fence", "lease_until", "endpoint", "failures", "crashes")
+    columns = ("id", "fence", "lease_until", "endpoint", "failures", "crashes", "owner", "history")
     claimed = claims.rows().filter(state=State.CLAIMED.value, endpoint__in=endpoints).only(*columns)
     # In the order of an index: SQLite, once analyzed, would rather read the whole table than sort what is claimed.
     claimed = claimed.order_by("endpoint", "crashes", "available_at", "id")

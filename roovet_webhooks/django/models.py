@@ -56,6 +56,7 @@ class Delivery(models.Model):
     # JSON: names of the handlers that were registered for it when it was accepted. NULL means whatever is registered.
     handlers: MaybeLongText = models.TextField(null=True)  # noqa: DJ001 - no names are not unknown names
     unhandled_since: MaybeNumber = models.BigIntegerField(null=True)
+    history: models.BinaryField[bytes | None, bytes | memoryview | None] = models.BinaryField(null=True)
 
     class Meta:
         """One row an identity; each index serves one kind of look at the table."""

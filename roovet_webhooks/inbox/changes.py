@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import msgspec
 
 from roovet_webhooks.events import MAX_TIMESTAMP
-from roovet_webhooks.inbox.protocol import ERROR_CHARACTERS, Outcome, State, Step, next_state
+from roovet_webhooks.inbox.protocol import Outcome, State, Step, next_state
+from roovet_webhooks.tracebacks import shortened
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,12 +42,6 @@ def milliseconds(seconds: float) -> int:
 def _later(now: int, seconds: float) -> int:
     """Return a time from now on that every store can hold."""
     return min(now + milliseconds(seconds), 1000 * MAX_TIMESTAMP)
-
-
-def _shortened(error: str) -> str:
-    """Return what went wrong, cut short, without the characters that no store holds."""
-    text = error[:ERROR_CHARACTERS].replace("\x00", "\N{REPLACEMENT CHARACTER}")
-    return text.encode("utf-8", "replace").decode()
 
 
 def names_to_text(names: Sequence[str] | None) -> str | None:
@@ -132,27 +127,28 @@ def failed(claim: Claim, error: str, *, now: int, retry_in: float) -> Values:
     """Return what a failure writes that leaves attempts."""
     state = next_state(State.CLAIMED, Step.FAIL)
     available_at = _later(now, retry_in)
-    counted = {"failures": claim.failures + 1, "last_error": _shortened(error)}
+    counted = {"failures": claim.failures + 1, "last_error": shortened(error)}
     return {"state": state, "available_at": available_at, "handed_at": None, **counted, **_FREE, **_FOUND}
 
 
-def released(*, now: int, retry_in: float) -> Values:
-    """Return what giving a claim back writes."""
+def released(*, now: int, retry_in: float, error: str | None = None) -> Values:
+    """Return what giving a claim back writes; without an ``error`` the last one stays."""
     state = next_state(State.CLAIMED, Step.RELEASE)
-    return {"state": state, "available_at": _later(now, retry_in), "handed_at": None, **_FREE, **_FOUND}
+    told = {} if error is None else {"last_error": shortened(error)}
+    return {"state": state, "available_at": _later(now, retry_in), "handed_at": None, **told, **_FREE, **_FOUND}
 
 
 def unhandled(claim: Claim, error: str, *, now: int, retry_in: float) -> Values:
     """Return what giving a claim back writes when this process has not all of the delivery's handlers."""
     since = now if claim.unhandled_since is None else milliseconds(claim.unhandled_since)
-    return {**released(now=now, retry_in=retry_in), "unhandled_since": since, "last_error": _shortened(error)}
+    return {**released(now=now, retry_in=retry_in, error=error), "unhandled_since": since}
 
 
 def buried(claim: Claim, error: str, outcome: Outcome, *, now: int) -> Values:
     """Return what the death of a delivery writes; a last failure counts like any other."""
     state = next_state(State.CLAIMED, Step.BURY)
     failures = claim.failures + (outcome is Outcome.FAILED)
-    told = {"failures": failures, "last_error": _shortened(error)}
+    told = {"failures": failures, "last_error": shortened(error)}
     return {"state": state, "outcome": outcome, "finished_at": now, **told, **_FREE, **_FOUND}
 
 
@@ -201,4 +197,4 @@ def purged(state: State) -> Values:
     Raises:
         InvalidTransition: The delivery is open.
     """
-    return {"state": next_state(state, Step.PURGE), "body": None, "last_error": None}
+    return {"state": next_state(state, Step.PURGE), "body": None, "last_error": None, "history": None}

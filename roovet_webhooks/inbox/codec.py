@@ -38,6 +38,11 @@ class Bodies:
             raise ConfigurationError(message)
         self._codec = codec
 
+    @property
+    def encrypts(self) -> bool:
+        """Whether what is encoded is encrypted."""
+        return self._codec is not None
+
     def encode(self, raw: bytes) -> tuple[str, bytes]:
         """Return the codec's name and the encoded body."""
         return (PLAIN, raw) if self._codec is None else (ENCRYPTED, self._codec.encrypt(raw))

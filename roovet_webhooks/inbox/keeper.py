@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from roovet_webhooks.inbox.changes import Values
+    from roovet_webhooks.inbox.history import History
     from roovet_webhooks.inbox.protocol import Claim
     from roovet_webhooks.retry import RetryPolicy
 
@@ -80,11 +81,12 @@ class Expiry(NamedTuple):
     dead: bool
 
 
-def expiries(
+def expiries(  # noqa: PLR0913 - what decides, and what time it is
     watch: Watch,
     rows: Iterable[Any],
     policies: Mapping[str, RetryPolicy],
     *,
+    history: History,
     now: int,
     moment: float,
 ) -> Iterator[Expiry]:
@@ -93,8 +95,9 @@ def expiries(
     Args:
         watch: What has been seen so far.
         rows: The claims whose lease has run out by the store's clock, or is too far away; with the columns
-            ``id``, ``fence``, ``lease_until``, ``endpoint``, ``failures`` and ``crashes``.
+            ``id``, ``fence``, ``lease_until``, ``endpoint``, ``failures``, ``crashes``, ``owner`` and ``history``.
         policies: How often the deliveries of an endpoint may crash.
+        history: Keeps that it crashed.
         now: Milliseconds.
         moment: Monotonic seconds.
     """
@@ -104,7 +107,9 @@ def expiries(
         row = found[lease.number]
         crashes = row.crashes + 1
         wait = policies[row.endpoint].after_crash(failures=row.failures, crashes=crashes)
-        yield Expiry(lease, changes.expired(crashes, now=now, retry_in=wait), wait is None)
+        values = changes.expired(crashes, now=now, retry_in=wait)
+        values["history"] = history.crashed(row, now=now, dead=wait is None)
+        yield Expiry(lease, values, wait is None)
 
 
 def tell_of_reaped(freed: Iterable[tuple[int, bool]]) -> None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from roovet_webhooks.delivery import Delivery, Identity
+    from roovet_webhooks.inbox.records import RecordedAttempt
 
 DAY = 86_400.0
 SWEEP_INTERVAL = 1.0
@@ -131,7 +132,7 @@ class MemoryInbox:
             record = self._held(claim)
             record.succeeded |= {handler}
 
-    def complete(self, claim: Claim, outcome: Outcome) -> None:
+    def complete(self, claim: Claim, outcome: Outcome, *, attempt: RecordedAttempt | None = None) -> None:  # noqa: ARG002 - nothing of it is kept
         """End a delivery; see `Inbox.complete`."""
         with self._lock:
             record = self._held(claim)
@@ -139,17 +140,24 @@ class MemoryInbox:
             record.outcome = outcome
             record.succeeded = _NOTHING
 
-    def fail(self, claim: Claim, error: str, *, retry_in: float) -> None:  # noqa: ARG002 - the sender drives retries
+    def fail(self, claim: Claim, error: str, *, retry_in: float, attempt: RecordedAttempt | None = None) -> None:  # noqa: ARG002 - the sender drives retries
         """Give a claim back after a failure; see `Inbox.fail`. The next copy from the sender runs it."""
         with self._lock:
             self._held(claim).move(Step.FAIL)
 
-    def release(self, claim: Claim, *, retry_in: float) -> None:  # noqa: ARG002 - the sender drives retries
+    def release(
+        self,
+        claim: Claim,
+        *,
+        retry_in: float,  # noqa: ARG002 - the sender drives retries
+        error: str | None = None,  # noqa: ARG002 - there is nobody to show it to
+        attempt: RecordedAttempt | None = None,  # noqa: ARG002 - there is nobody to show it to
+    ) -> None:
         """Give a claim back; see `Inbox.release`. The next copy from the sender runs it."""
         with self._lock:
             self._held(claim).move(Step.RELEASE)
 
-    def bury(self, claim: Claim, error: str, outcome: Outcome) -> None:  # noqa: ARG002 - there is nobody to show it to
+    def bury(self, claim: Claim, error: str, outcome: Outcome, *, attempt: RecordedAttempt | None = None) -> None:  # noqa: ARG002 - there is nobody to show it to
         """End a delivery as dead; see `Inbox.bury`. A copy from the sender does not run it."""
         with self._lock:
             record = self._held(claim)

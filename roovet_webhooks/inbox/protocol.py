@@ -19,7 +19,15 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from roovet_webhooks.inbox.pending import Pending
-    from roovet_webhooks.inbox.records import Health, Purged, Query, RecordedDelivery, Stats, WorkerRecord
+    from roovet_webhooks.inbox.records import (
+        Health,
+        Purged,
+        Query,
+        RecordedAttempt,
+        RecordedDelivery,
+        Stats,
+        WorkerRecord,
+    )
     from roovet_webhooks.retry import RetryPolicy
 
 T = TypeVar("T")
@@ -164,6 +172,7 @@ class Claim(msgspec.Struct, frozen=True, gc=False):
         handlers: Names of the handlers that were registered for the delivery when it was accepted; `ANY_HANDLER` stands
             for whatever a process has for it. ``None`` when that was not recorded, or does not matter any more.
         unhandled_since: Since when it has been going back because a process had not all of them, Unix seconds.
+        history: Its earlier attempts, as the inbox has stored them.
     """
 
     identity: Identity
@@ -177,6 +186,7 @@ class Claim(msgspec.Struct, frozen=True, gc=False):
     first_received_at: float | None = None
     handlers: tuple[str, ...] | None = None
     unhandled_since: float | None = None
+    history: bytes | None = None
 
 
 class Served(NamedTuple):
@@ -267,38 +277,54 @@ class Inbox(Protocol):
         """
         ...
 
-    def complete(self, claim: Claim, outcome: Outcome) -> Answer[None]:
+    def complete(self, claim: Claim, outcome: Outcome, *, attempt: RecordedAttempt | None = None) -> Answer[None]:
         """End a claimed delivery as done.
+
+        Args:
+            claim: The claim.
+            outcome: How it ended.
+            attempt: What is known of the attempt, for the history of a durable inbox.
 
         Raises:
             LeaseLost: The fence has moved on.
         """
         ...
 
-    def fail(self, claim: Claim, error: str, *, retry_in: float) -> Answer[None]:
+    def fail(
+        self, claim: Claim, error: str, *, retry_in: float, attempt: RecordedAttempt | None = None
+    ) -> Answer[None]:
         """Give a claim back after a failure, which counts.
 
         Args:
             claim: The claim.
             error: What went wrong, without a secret or a body.
             retry_in: Seconds to wait before the next attempt, where the inbox itself drives the attempts.
+            attempt: As `complete` takes it; the errors of its runs are put after ``error``.
 
         Raises:
             LeaseLost: The fence has moved on.
         """
         ...
 
-    def release(self, claim: Claim, *, retry_in: float) -> Answer[None]:
-        """Give a claim back without counting a failure; arguments and errors as `fail`."""
+    def release(
+        self, claim: Claim, *, retry_in: float, error: str | None = None, attempt: RecordedAttempt | None = None
+    ) -> Answer[None]:
+        """Give a claim back without counting a failure; arguments and errors as `fail`.
+
+        Without an ``error`` the last one stays.
+        """
         ...
 
-    def bury(self, claim: Claim, error: str, outcome: Outcome) -> Answer[None]:
+    def bury(
+        self, claim: Claim, error: str, outcome: Outcome, *, attempt: RecordedAttempt | None = None
+    ) -> Answer[None]:
         """End a claimed delivery as dead: no attempt is left, or none could succeed.
 
         Args:
             claim: The claim.
             error: What went wrong, without a secret or a body.
             outcome: Why it is dead.
+            attempt: As `fail` takes it.
 
         Raises:
             LeaseLost: The fence has moved on.

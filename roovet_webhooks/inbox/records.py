@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+from typing import Literal, TypeAlias
+
 import msgspec
 
 from roovet_webhooks.delivery import Identity, id_of
@@ -10,6 +13,71 @@ from roovet_webhooks.inbox.protocol import Outcome, State  # noqa: TC001 - types
 
 MOST_REASONS = 5
 """How many different errors `Stats` has of deliveries that no process can handle."""
+
+
+class AttemptOutcome(StrEnum):
+    """How an attempt ended.
+
+    ``released`` was given back without a failure: by a drain, a cancellation, or before it had begun. ``crashed`` went
+    away with its process: its lease ran out. ``unhandled`` was given back by a process without its handlers.
+    """
+
+    HANDLED = "handled"
+    IGNORED = "ignored"
+    DROPPED = "dropped"
+    FAILED = "failed"
+    RETRY_LATER = "retry_later"
+    RELEASED = "released"
+    CRASHED = "crashed"
+    UNHANDLED = "unhandled"
+
+
+RunOutcome: TypeAlias = Literal["handled", "dropped", "retry_later", "failed", "interrupted"]
+"""How a run of a handler ended, in the words of the log."""
+
+
+class RecordedRun(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What one handler did in an attempt.
+
+    Attributes:
+        handler: Name of the handler.
+        outcome: How its run ended.
+        duration: Seconds that it took.
+        error: Class of what it raised, if it raised.
+        message: The message of that, at most 500 characters, or the reason of a `RetryLater` or `DropDelivery`.
+        traceback: Where in the application's code it was raised, one frame a line, the innermost last.
+    """
+
+    handler: str
+    outcome: RunOutcome
+    duration: float
+    error: str | None = None
+    message: str | None = None
+    traceback: str | None = None
+
+
+class RecordedAttempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One attempt at a delivery.
+
+    Attributes:
+        number: Which attempt it was, from 1.
+        outcome: How it ended.
+        ended_at: When, Unix seconds by the store's clock; of a crash, when it was noticed.
+        duration: Seconds that it took; ``None`` where nobody knows.
+        dead: Whether it was the last: no attempt was left, or none could succeed.
+        owner: Which process made it, ``host:pid:…``.
+        reason: Why it ended so, where that was no handler's doing.
+        runs: What its handlers did, in their order; at most the last 20.
+    """
+
+    number: int
+    outcome: AttemptOutcome
+    ended_at: float = 0.0
+    duration: float | None = None
+    dead: bool = False
+    owner: str | None = None
+    reason: str | None = None
+    runs: tuple[RecordedRun, ...] = ()
 
 
 class RecordedDelivery(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,6 +105,8 @@ class RecordedDelivery(msgspec.Struct, frozen=True, kw_only=True):
         secret_name: Name of the secret that verified it.
         purged: Whether its body is gone.
         succeeded: Names of the handlers that succeeded in this round, where there are several; filled by `get`.
+        history: Its attempts, the oldest first: the last 20, as far as they fit into 32 KiB; filled by `get`, and
+            erased with the body.
     """
 
     number: int
@@ -60,6 +130,7 @@ class RecordedDelivery(msgspec.Struct, frozen=True, kw_only=True):
     secret_name: str
     purged: bool
     succeeded: tuple[str, ...] = ()
+    history: tuple[RecordedAttempt, ...] = ()
 
     @property
     def id(self) -> str:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from roovet_webhooks.delivery import Identity
     from roovet_webhooks.inbox.changes import Values
     from roovet_webhooks.inbox.protocol import Served
+    from roovet_webhooks.inbox.records import RecordedAttempt
 
 
 def claim_of(row: Any, identity: Identity, succeeded: Iterable[str]) -> Claim:  # noqa: ANN401 - a row
@@ -36,6 +37,7 @@ def claim_of(row: Any, identity: Identity, succeeded: Iterable[str]) -> Claim:  
         row.received_at / 1000,
         changes.names_from_text(row.handlers),
         _seconds(row.unhandled_since),
+        None if row.history is None else bytes(row.history),
     )
 
 
@@ -56,7 +58,14 @@ def delivery_of(row: Any, identity: Identity, raw: bytes) -> Delivery:  # noqa: 
     )
 
 
-def record_of(row: Any, identity: Identity, *, purged: bool, succeeded: Iterable[str] = ()) -> RecordedDelivery:  # noqa: ANN401 - a row
+def record_of(
+    row: Any,  # noqa: ANN401 - a row
+    identity: Identity,
+    *,
+    purged: bool,
+    succeeded: Iterable[str] = (),
+    history: tuple[RecordedAttempt, ...] = (),
+) -> RecordedDelivery:
     """Return what an operator sees of a row."""
     return RecordedDelivery(
         number=row.id,
@@ -80,6 +89,7 @@ def record_of(row: Any, identity: Identity, *, purged: bool, succeeded: Iterable
         secret_name=row.secret_name,
         purged=purged,
         succeeded=tuple(succeeded),
+        history=history,
     )
 
 

@@ -104,9 +104,14 @@ class HandlerRun:
         self._about = about
 
     @property
+    def duration(self) -> float:
+        """Seconds that it took, once it is over."""
+        return round(self._duration, 6)
+
+    @property
     def told(self) -> Mapping[str, object]:
         """What a log event about it says, once it is over: its handler, its duration, and what it was about."""
-        return {"handler": self._handler, "duration": round(self._duration, 6), **self._about}
+        return {"handler": self._handler, "duration": self.duration, **self._about}
 
     def __enter__(self) -> None:
         """Begin."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 
 from inbox.worlds import DAY, ENDPOINT, claimed, given, number_of, record_of, state_of, take
@@ -88,7 +89,7 @@ class TestFind:
 
     def test_what_is_found_is_what_get_gives(self, inbox: Any) -> None:  # noqa: ANN401 - a DurableInbox
         for record in inbox.find(Query()):
-            assert inbox.get(record.number) == record
+            assert msgspec.structs.replace(inbox.get(record.number), history=()) == record
 
     def test_a_query_for_nothing(self) -> None:
         with pytest.raises(ConfigurationError, match="limit must be 1 or more, not 0"):

@@ -29,6 +29,7 @@ from roovet_webhooks.inbox.protocol import Outcome, Stored, Verdict
 from roovet_webhooks.inbox.records import Query
 from roovet_webhooks.inbox.sql import SQLInbox
 from roovet_webhooks.inbox.sql import sqlite as store
+from roovet_webhooks.inbox.sql.schema import VERSION
 from roovet_webhooks.inbox.sql.store import translated
 
 if TYPE_CHECKING:
@@ -554,7 +555,7 @@ def test_eight_processes_make_the_tables_at_once(empty: SQLWorld) -> None:
     assert [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children] == [0] * 8
     assert empty.query("SELECT name, value FROM roovet_meta ORDER BY name") == [
         ("min_compatible", "1"),
-        ("version", "1"),
+        ("version", str(VERSION)),
     ]
     assert empty.query("SELECT count(*) FROM roovet_delivery") == [(1,)]
 

@@ -10,6 +10,7 @@ from roovet_webhooks.delivery import Identity
 from roovet_webhooks.errors import PayloadError
 from roovet_webhooks.inbox import changes
 from roovet_webhooks.inbox.protocol import Claimed, Outcome
+from roovet_webhooks.inbox.records import AttemptOutcome
 from roovet_webhooks.inbox.rows import claim_of, delivery_of
 from roovet_webhooks.inbox.sql import statements
 from roovet_webhooks.inbox.sql.schema import delivery, handled
@@ -20,12 +21,13 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Row, Select
 
     from roovet_webhooks.inbox.codec import Bodies
+    from roovet_webhooks.inbox.history import History
 
 _c = delivery.c
 _COLUMNS = (
     _c.id, _c.endpoint, _c.tenant, _c.key_ts, _c.key, _c.ts, _c.body, _c.codec, _c.secret_name, _c.signed_at,
     _c.received_at, _c.available_at, _c.fence, _c.failures, _c.crashes, _c.round,
-    _c.handlers, _c.unhandled_since,
+    _c.handlers, _c.unhandled_since, _c.history,
 )  # fmt: skip
 
 
@@ -36,11 +38,13 @@ class Claimant(NamedTuple):
         owner: Name of the process.
         lease: Milliseconds.
         bodies: Decodes bodies.
+        history: Keeps what attempts came to.
     """
 
     owner: str
     lease: int
     bodies: Bodies
+    history: History
 
     def take(self, connection: Connection, query: Select[Any], now: int) -> list[Claimed]:
         """Claim the deliveries whose numbers a query picks, in the order in which they are due.
@@ -59,6 +63,9 @@ class Claimant(NamedTuple):
                 found.append(Claimed(delivery_of(row, identity, raw), claim))
             except PayloadError as error:
                 buried = changes.buried(claim, str(error), Outcome.UNDECODABLE, now=now)
+                buried["history"] = self.history.settled(
+                    claim, None, AttemptOutcome.FAILED, now=now, dead=True, reason=str(error)
+                )
                 connection.execute(update(delivery).where(_c.id == row.id).values(buried))
         return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager, suppress
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 from weakref import WeakSet
@@ -15,9 +16,10 @@ from roovet_webhooks.inbox import changes
 from roovet_webhooks.inbox.backlog import Backlog
 from roovet_webhooks.inbox.changes import milliseconds
 from roovet_webhooks.inbox.codec import Bodies
+from roovet_webhooks.inbox.history import History, check_record_errors
 from roovet_webhooks.inbox.keeper import Keeper, Watch, expiries, tell_of_reaped
 from roovet_webhooks.inbox.options import check_numbers, new_owner
-from roovet_webhooks.inbox.records import Health
+from roovet_webhooks.inbox.records import AttemptOutcome, Health
 from roovet_webhooks.inbox.rows import heartbeats, lost
 from roovet_webhooks.inbox.sql import ledger, statements
 from roovet_webhooks.inbox.sql.census import SQLCensus, all_workers
@@ -38,9 +40,10 @@ if TYPE_CHECKING:
     from roovet_webhooks.delivery import Delivery
     from roovet_webhooks.inbox.changes import Values
     from roovet_webhooks.inbox.codec import Codec
+    from roovet_webhooks.inbox.history import RecordErrors
     from roovet_webhooks.inbox.pending import Pending
     from roovet_webhooks.inbox.protocol import Claim, Claimed, OnDead, Ordering, Outcome, Served, Stored
-    from roovet_webhooks.inbox.records import Purged, Query, RecordedDelivery, Stats, WorkerRecord
+    from roovet_webhooks.inbox.records import Purged, Query, RecordedAttempt, RecordedDelivery, Stats, WorkerRecord
     from roovet_webhooks.retry import RetryPolicy
 
 T = TypeVar("T")
@@ -67,6 +70,8 @@ class SQLInbox:
         timeout: Seconds after which whoever waits for the store is told that it is unavailable.
         codec: Encrypts bodies at rest: an object with ``encrypt`` and ``decrypt``, such as ``cryptography``'s
             ``MultiFernet``.
+        record_errors: What is kept of an error in the history of attempts: ``"full"`` keeps its class, its message and
+            a short traceback, until the body is erased; ``"class"`` keeps its class alone.
         clock: Unix seconds. ``None`` takes the process's clock for SQLite, and the server's for PostgreSQL.
 
     Raises:
@@ -89,6 +94,7 @@ class SQLInbox:
         max_waiting: int = 10_000,
         timeout: float = 10.0,
         codec: Codec | None = None,
+        record_errors: RecordErrors = "full",
         clock: Callable[[], float] | None = None,
     ) -> None:
         numbers = {"lease": lease, "remember": remember, "retain_body": retain_body, "timeout": timeout}
@@ -101,6 +107,7 @@ class SQLInbox:
         )
         self._max_waiting = max_waiting
         self._bodies = Bodies(codec)
+        self._record_errors: RecordErrors = check_record_errors(record_errors)
         self._store = store_of(where, clock)
         self._backlog = Backlog(max_backlog, min_free_disk)
         self._settlings: dict[tuple[str, ...], str] = {}
@@ -112,7 +119,8 @@ class SQLInbox:
     def _begin(self) -> None:
         """Make what belongs to one process: its name, its threads."""
         self.owner: str = new_owner()
-        self._claimant = Claimant(self.owner, milliseconds(self.lease), self._bodies)
+        self._history = History(self._bodies, self._record_errors, self.owner)
+        self._claimant = Claimant(self.owner, milliseconds(self.lease), self._bodies, self._history)
         self._recorder = Recorder(
             self._store, self._backlog, self._claimant, remember=self._remember, settle=self._settle
         )
@@ -268,36 +276,50 @@ class SQLInbox:
 
         return self._run(succeed)
 
-    def complete(self, claim: Claim, outcome: Outcome) -> Pending[None]:
+    def complete(self, claim: Claim, outcome: Outcome, *, attempt: RecordedAttempt | None = None) -> Pending[None]:
         """End a delivery; see `Inbox.complete`."""
-        return self._end(claim, lambda now: changes.completed(outcome, now=now))
+        ended = partial(self._history.settled, claim, attempt, AttemptOutcome(outcome))
+        return self._end(claim, lambda now: changes.completed(outcome, now=now), ended)
 
-    def fail(self, claim: Claim, error: str, *, retry_in: float) -> Pending[None]:
+    def fail(
+        self, claim: Claim, error: str, *, retry_in: float, attempt: RecordedAttempt | None = None
+    ) -> Pending[None]:
         """Give a claim back after a failure; see `Inbox.fail`."""
-        return self._end(claim, lambda now: changes.failed(claim, error, now=now, retry_in=retry_in))
+        error = self._history.error(error, attempt)
+        ended = partial(self._history.settled, claim, attempt, AttemptOutcome.FAILED, reason=error)
+        return self._end(claim, lambda now: changes.failed(claim, error, now=now, retry_in=retry_in), ended)
 
-    def release(self, claim: Claim, *, retry_in: float) -> Pending[None]:
+    def release(
+        self, claim: Claim, *, retry_in: float, error: str | None = None, attempt: RecordedAttempt | None = None
+    ) -> Pending[None]:
         """Give a claim back; see `Inbox.release`."""
-        return self._end(claim, lambda now: changes.released(now=now, retry_in=retry_in))
+        told = None if error is None else self._history.error(error, attempt)
+        ended = partial(self._history.settled, claim, attempt, AttemptOutcome.RELEASED, reason=told)
+        return self._end(claim, lambda now: changes.released(now=now, retry_in=retry_in, error=told), ended)
 
     def return_unhandled(self, claim: Claim, error: str, *, retry_in: float) -> Pending[None]:
         """Give a claim back for want of a handler; see `DurableInbox.return_unhandled`."""
-        return self._end(claim, lambda now: changes.unhandled(claim, error, now=now, retry_in=retry_in))
+        ended = partial(self._history.settled, claim, None, AttemptOutcome.UNHANDLED, reason=error)
+        return self._end(claim, lambda now: changes.unhandled(claim, error, now=now, retry_in=retry_in), ended)
 
-    def bury(self, claim: Claim, error: str, outcome: Outcome) -> Pending[None]:
+    def bury(
+        self, claim: Claim, error: str, outcome: Outcome, *, attempt: RecordedAttempt | None = None
+    ) -> Pending[None]:
         """End a delivery as dead; see `Inbox.bury`."""
-        return self._end(claim, lambda now: changes.buried(claim, error, outcome, now=now))
+        error = self._history.error(error, attempt)
+        ended = partial(self._history.settled, claim, attempt, AttemptOutcome.FAILED, dead=True, reason=error)
+        return self._end(claim, lambda now: changes.buried(claim, error, outcome, now=now), ended)
 
-    def _end(self, claim: Claim, values: Callable[[int], Values]) -> Pending[None]:
+    def _end(self, claim: Claim, values: Callable[[int], Values], ended: Callable[..., bytes]) -> Pending[None]:
         which = {"its_number": claim.number, "its_fence": claim.fence}
-        statement = self._settling(tuple(values(0)))
+        statement = self._settling((*values(0), "history"))
 
         def unchanged() -> None:
             raise lost(claim)
 
         operation: RowOperation[None] = RowOperation(
             statement,
-            lambda now: {**values(now), **which},
+            lambda now: {**values(now), "history": ended(now=now), **which},
             changed=None,
             unchanged=unchanged,
             row=(0, statement, claim.number),
@@ -348,7 +370,10 @@ class SQLInbox:
 
     def reap(self) -> Pending[Sequence[tuple[int, bool]]]:
         """Free deliveries whose claims have run out; see `DurableInbox.reap`."""
-        columns = (_c.id, _c.fence, _c.lease_until, _c.endpoint, _c.failures, _c.crashes)
+        columns = (
+            *(_c.id, _c.fence, _c.lease_until, _c.endpoint, _c.failures, _c.crashes),
+            *(_c.owner, _c.history),
+        )
 
         def reap(connection: Connection, now: int) -> Sequence[tuple[int, bool]]:
             too_far = now + 2 * self._claimant.lease
@@ -357,7 +382,10 @@ class SQLInbox:
             query = statements.by_index(claims, BY_CLAIM)
             rows = connection.execute(query.order_by(_c.lease_until).limit(_MOST_REAPED)).all()
             freed: list[tuple[int, bool]] = []
-            for lease, values, dead in expiries(self._watch, rows, self._policies, now=now, moment=self._ticks()):
+            overdue_claims = expiries(
+                self._watch, rows, self._policies, history=self._history, now=now, moment=self._ticks()
+            )
+            for lease, values, dead in overdue_claims:
                 same = (_c.id == lease.number, _c.fence == lease.fence, _c.lease_until == lease.until)
                 overdue = statements.unlocked(self._store, select(_c.id).where(*same, statements.STILL_CLAIMED))
                 if statements.taken(connection, overdue, values, columns=[_c.id]).first() is not None:
@@ -396,7 +424,7 @@ class SQLInbox:
     def get(self, number: int) -> RecordedDelivery:
         """Return one recorded delivery; see `DurableInbox.get`."""
         with self._store.read() as (connection, _):
-            return ledger.get(connection, number)
+            return ledger.get(connection, number, self._history)
 
     def number_of(self, delivery_id: str) -> int:
         """Return the number of a delivery by its id; see `DurableInbox.number_of`."""

@@ -35,8 +35,9 @@ if TYPE_CHECKING:
 
     from sqlalchemy import ColumnElement, Connection
 
+    from roovet_webhooks.inbox.history import History
     from roovet_webhooks.inbox.pending import Pending
-    from roovet_webhooks.inbox.records import Query, RecordedDelivery
+    from roovet_webhooks.inbox.records import Query, RecordedAttempt, RecordedDelivery
     from roovet_webhooks.inbox.sql.store import Store
 
     Work = Callable[[Connection, int], int]
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 
 _c = delivery.c
 _PURGED = _c.body.is_(None).label("purged")
-_COLUMNS = [column for column in delivery.columns if column.name != "body"]
+_COLUMNS = [column for column in delivery.columns if column.name not in {"body", "history"}]
 TIDIED_AT_ONCE = 500
 
 
@@ -69,17 +70,18 @@ def find(connection: Connection, query: Query) -> list[RecordedDelivery]:
     return [_record(row) for row in connection.execute(rows)]
 
 
-def get(connection: Connection, number: int) -> RecordedDelivery:
-    """Return one delivery.
+def get(connection: Connection, number: int, history: History) -> RecordedDelivery:
+    """Return one delivery, with its attempts.
 
     Raises:
         DeliveryNotFound: There is none of that number.
     """
-    row = connection.execute(select(*_COLUMNS, _PURGED).where(_c.id == number)).first()
+    row = connection.execute(select(*_COLUMNS, _c.history, _PURGED).where(_c.id == number)).first()
     if row is None:
         raise not_found(number)
     done = select(handled.c.handler).where(handled.c.delivery_id == number, handled.c.round == row.round)
-    return _record(row, tuple(connection.execute(done.order_by(handled.c.handler)).scalars()))
+    succeeded = tuple(connection.execute(done.order_by(handled.c.handler)).scalars())
+    return _record(row, succeeded, history.read(row.history))
 
 
 def number_of(connection: Connection, delivery_id: str) -> int:
@@ -211,6 +213,10 @@ def _locked(connection: Connection, store: Store, number: int) -> Found:
     return Found(number, State(row.state), row.round, row.outcome, row.purged)
 
 
-def _record(row: Any, succeeded: Sequence[str] = ()) -> RecordedDelivery:  # noqa: ANN401 - a row of many columns
+def _record(
+    row: Any,  # noqa: ANN401 - a row of many columns
+    succeeded: Sequence[str] = (),
+    history: tuple[RecordedAttempt, ...] = (),
+) -> RecordedDelivery:
     identity = Identity(row.endpoint, row.tenant, row.key_ts, bytes(row.key))
-    return record_of(row, identity, purged=row.purged, succeeded=succeeded)
+    return record_of(row, identity, purged=row.purged, succeeded=succeeded, history=history)

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import ColumnElement, Connection
 
-VERSION = 2
+VERSION = 3
 MIN_COMPATIBLE = 1
 
 metadata: MetaData = MetaData()
@@ -76,6 +76,7 @@ delivery: Table = Table(
     Column("handlers", Text),
     # Since when it has been going back because no process has had one of them.
     Column("unhandled_since", BigInteger),
+    Column("history", LargeBinary),
     UniqueConstraint("endpoint", "tenant", "key_ts", "key", name="roovet_delivery_identity"),
     # A number is never given twice, so that nobody replays another delivery than the one that was seen.
     sqlite_autoincrement=True,
@@ -168,7 +169,13 @@ def _record_handlers(connection: Connection) -> None:
     BY_HANDLER.create(connection)
 
 
-MIGRATIONS: Sequence[Migration] = (Migration(2, 1, _record_handlers),)
+def _record_history(connection: Connection) -> None:
+    """Add what the attempts came to."""
+    kind = delivery.c.history.type.compile(connection.dialect)
+    connection.exec_driver_sql(f"ALTER TABLE {delivery.name} ADD COLUMN history {kind}")
+
+
+MIGRATIONS: Sequence[Migration] = (Migration(2, 1, _record_handlers), Migration(3, 1, _record_history))
 
 
 def prepare(connection: Connection, *, migrations: Sequence[Migration] = MIGRATIONS, version: int = VERSION) -> None:
