@@ -210,7 +210,7 @@ class AsyncBridge:
     async def wait(self, inbox: Inbox, operation: Callable[P, Answer[T]], *arguments: P.args, **options: P.kwargs) -> T:
         """Carry out an operation of the inbox without blocking the loop."""
         if inbox.blocking:
-            answer = cast("Answer[T]", await self._to_inbox(functools.partial(operation, *arguments, **options)))
+            answer = await self._blocking(functools.partial(operation, *arguments, **options))
         else:
             answer = operation(*arguments, **options)
         if not isinstance(answer, Pending):
@@ -219,6 +219,26 @@ class AsyncBridge:
             return await cast("Pending[T]", answer).wait(inbox.timeout)
         except TimeoutError:
             raise _no_answer(inbox) from None
+
+    async def _blocking(self, operation: Callable[[], Answer[T]]) -> Answer[T]:
+        """Call an inbox in a thread.
+
+        Raises:
+            InboxUnavailable: The system grants no thread, for now.
+        """
+        begun: list[bool] = []
+
+        def call() -> Answer[T]:
+            begun.append(True)
+            return operation()
+
+        try:
+            return cast("Answer[T]", await self._to_inbox(call))
+        except RuntimeError as error:
+            if begun:
+                raise
+            message = f"no thread can be started: {error}"
+            raise InboxUnavailable(message) from error
 
     async def in_thread(self, function: Callable[..., T], *arguments: object) -> T:
         """Call a function in a thread."""
@@ -354,11 +374,10 @@ class _LoopThread:
         with self._lock:
             if self._portal is None or self._thread is None or not self._thread.is_alive():
                 ready: Future[BlockingPortal] = Future()
-                self._thread = threading.Thread(
-                    target=self._serve, args=(ready,), name="roovet-webhooks-loop", daemon=True
-                )
-                self._thread.start()
-                self._portal = ready.result()
+                thread = threading.Thread(target=self._serve, args=(ready,), name="roovet-webhooks-loop", daemon=True)
+                thread.start()
+                # Remembered together, once there is a loop: a thread or a file may be refused.
+                self._portal, self._thread = ready.result(), thread
             return self._portal
 
     def _serve(self, ready: Future[BlockingPortal]) -> None:

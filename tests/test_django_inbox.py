@@ -630,7 +630,7 @@ class TestTries:
     def test_a_transaction_that_gave_way_to_another(self, alias: str) -> None:
         error = OperationalError(1213, "Deadlock found")
         error.__cause__ = SimpleNamespaceError(sqlstate="40P01")
-        assert self.tried(alias, error, None) == (-1 if alias == "sqlite" else 2)
+        assert self.tried(alias, error, None) == 2
 
     def test_not_what_would_fail_again(self, alias: str) -> None:
         assert self.tried(alias, OperationalError(), None) == -1
@@ -657,7 +657,6 @@ def test_another_database_that_django_supports_is_taken_as_it_is(
     assert on_sqlite.work() is Outcome.HANDLED
     assert on_sqlite.inbox.fault() is None
     assert on_sqlite.inbox.health().full is None
-    assert not dialects.Dialect().is_transient(OperationalError(1213))
 
 
 # Threads and processes

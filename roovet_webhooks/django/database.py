@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from time import monotonic, time
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
+from weakref import WeakSet
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
@@ -15,6 +16,7 @@ from django.utils.connection import ConnectionDoesNotExist
 from roovet_webhooks.django.dialects import dialect_of
 from roovet_webhooks.django.tables import NOT_SET_UP
 from roovet_webhooks.errors import ConfigurationError, InboxUnavailable
+from roovet_webhooks.inbox.faults import meaning_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_OF_THE_STORE = (Error, OSError)
 _TRIES = 3
 _AT_ONCE = 1.0  # seconds
 
@@ -43,6 +46,7 @@ class Database:
         self.alias: str = alias
         self._wait = wait
         self._clock = clock
+        self._left: WeakSet[BaseDatabaseWrapper] = WeakSet()
         _aliases.add(alias)
 
     @property
@@ -104,7 +108,7 @@ class Database:
             try:
                 with self.lent() as connection, self.atomic(connection, durable=durable) as after:
                     return work(self.begin(connection, after))
-            except Error as error:
+            except _OF_THE_STORE as error:
                 if not left or monotonic() - began > _AT_ONCE or not self._would_succeed(error, before):
                     raise self.unavailable(error) from None  # its traceback has the statement's parameters
 
@@ -117,12 +121,12 @@ class Database:
         try:
             with self.lent() as connection:
                 return work(self._time(self.dialect.now(connection)))
-        except Error as error:
+        except _OF_THE_STORE as error:
             raise self.unavailable(error) from None
 
-    def _would_succeed(self, error: Error, before: object) -> bool:
+    def _would_succeed(self, error: Error | OSError, before: object) -> bool:
         """Say whether a transaction that failed may succeed at once."""
-        if isinstance(error, IntegrityError) or self.dialect.is_transient(error):
+        if isinstance(error, IntegrityError) or meaning_of(error) == "conflict":
             return True
         # One that a restarted server has forgotten has been closed by now, or replaced, and the next one works.
         return before is not None and self.connection.connection is not before
@@ -131,15 +135,27 @@ class Database:
     def lent(self) -> Generator[BaseDatabaseWrapper]:
         """Lend this thread's connection, and leave it as Django does at the end of a request.
 
-        In a thread that serves no request nobody else would close it.
+        In a thread that serves no request nobody else would close it. One that leads to a server which ends it, or only
+        reads, is closed whatever it says of itself: it answers, and writes nothing.
         """
         connection = self.connection
         opened = connection.connection is None
         try:
             yield connection
+        except _OF_THE_STORE as error:
+            self.note(error)
+            raise
         finally:
-            if opened or connection.errors_occurred:
+            if connection in self._left and not connection.in_atomic_block:
+                self._left.discard(connection)
+                _close(connection)
+            elif opened or connection.errors_occurred:
                 tidy_up(connection)
+
+    def note(self, error: Error | OSError) -> None:
+        """Note what an error says of this thread's connection; `lent` closes it where it is of no more use."""
+        if meaning_of(error) == "leave":
+            self._left.add(self.connection)
 
     @contextmanager
     def atomic(self, connection: BaseDatabaseWrapper, *, durable: bool = True) -> Generator[ExitStack]:
@@ -189,13 +205,26 @@ class Database:
             return round((self._clock or time)() * 1000)
         return servers
 
-    def unavailable(self, error: Error) -> InboxUnavailable:
+    @staticmethod
+    def is_its_own(error: BaseException) -> TypeGuard[Error | OSError]:
+        """Return whether an error is one of the database, or of the way to it."""
+        return isinstance(error, _OF_THE_STORE)
+
+    def unavailable(self, error: Error | OSError) -> InboxUnavailable:
         """Return the error for a database that does not do its work, without a statement or its parameters."""
         lines = str(error).splitlines()
         reason = lines[0][:200] if lines else type(error).__name__
         if isinstance(error, ProgrammingError) or "no such table" in reason:
             reason += "; have its migrations been applied (manage.py migrate)?"
         return InboxUnavailable(f"the inbox in the database {self.alias!r} cannot be used: {reason}")
+
+
+def _close(connection: BaseDatabaseWrapper) -> None:
+    """Close a connection so that no pool keeps it."""
+    if connection.connection is not None:
+        with suppress(Error, OSError):
+            connection.connection.close()
+    connection.close()
 
 
 def tidy_up(connection: BaseDatabaseWrapper) -> None:

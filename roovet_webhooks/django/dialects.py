@@ -131,10 +131,6 @@ class Dialect:
         """Return what in the project's settings makes trouble, without asking the database."""
         return ()
 
-    def is_transient(self, _error: BaseException, /) -> bool:
-        """Say whether a transaction that failed like this would succeed when it is tried again."""
-        return False
-
 
 class _SQLite(Dialect):
     def begin(self, connection: BaseDatabaseWrapper, _wait: float, /) -> int | None:
@@ -270,10 +266,6 @@ class _PostgreSQL(Dialect):
         off = [name for name in ("fsync", "full_page_writes") if _shown(connection, f"SHOW {name}") != "on"]
         return [_unsafe_server(", ".join(f"{name}=off" for name in off), "on")] if off else ()
 
-    def is_transient(self, error: BaseException, /) -> bool:
-        # A serialisation failure, a deadlock.
-        return getattr(error.__cause__, "sqlstate", None) in {"40001", "40P01"}
-
 
 class _MySQL(Dialect):
     def now(self, connection: BaseDatabaseWrapper, /) -> int | None:
@@ -302,10 +294,6 @@ class _MySQL(Dialect):
                 )
             )
         return found
-
-    def is_transient(self, error: BaseException, /) -> bool:
-        # A deadlock, and a row that has changed since the transaction began.
-        return bool(error.args) and error.args[0] in {1213, 1020}
 
 
 def _unsafe_server(settings: str, value: str) -> Fault:

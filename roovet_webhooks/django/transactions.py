@@ -98,7 +98,10 @@ class HandlerTransaction:
                 savepoint = connection.savepoint() or ""
                 self._begun = _Begun(savepoint, database.dialect.bound(connection, self._after.close))
             except Exception as error:  # noqa: BLE001 - raised at each further use
-                self._fault = database.unavailable(error) if isinstance(error, Error) else error
+                self._fault = error
+                if database.is_its_own(error):
+                    database.note(error)
+                    self._fault = database.unavailable(error)
                 raise self._fault from None
             finally:
                 self._beginning = False
@@ -149,6 +152,8 @@ class HandlerTransaction:
                 with self.connection.execute_wrapper(self._before):
                     yield
             except BaseException as error:  # noqa: BLE001 - raised again, when all is rolled back
+                if self._claims.database.is_its_own(error):
+                    self._claims.database.note(error)
                 # What the handler saw of a transaction that was ended for taking too long says nothing.
                 raise _UndoneError((self._begun and self._begun.bound.exceeded()) or error) from None
             self._finish()
@@ -215,6 +220,6 @@ def handler_transaction(claims: Claims, claim: Claim, handler: str) -> Generator
         if committed:
             raise AfterCommit(error) from None
         # A constraint that is checked at the commit is the handler's business.
-        if isinstance(error, Error) and not isinstance(error, IntegrityError):
+        if database.is_its_own(error) and not isinstance(error, IntegrityError):
             raise database.unavailable(error) from None
         raise

@@ -4,7 +4,25 @@ from __future__ import annotations
 
 from pathlib import Path
 
-NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "fuse.sshfs", "ceph", "glusterfs", "fuse.glusterfs"})
+# Several machines, or a host and its guest, may mount these at once: locks and shared memory do not reach the others.
+NETWORK = frozenset(
+    {
+        *("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "coda", "davfs", "ncpfs"),
+        *("ceph", "glusterfs", "lustre", "gpfs", "beegfs", "orangefs", "pvfs2"),
+        *("virtiofs", "vboxsf", "vmhgfs", "prl_fs"),
+        *(
+            "fuse.sshfs",
+            "fuse.davfs",
+            "fuse.curlftpfs",
+            "fuse.rclone",
+            "fuse.s3fs",
+            "fuse.goofys",
+            "fuse.mountpoint-s3",
+        ),
+        *("fuse.gcsfuse", "fuse.blobfuse", "fuse.blobfuse2", "fuse.juicefs", "fuse.ceph", "fuse.ceph-fuse"),
+        *("fuse.glusterfs", "fuse.vmhgfs-fuse", "fuse.gvfsd-fuse", "fuse.grpcfuse"),
+    }
+)
 
 
 def network_file_system(path: str) -> str | None:

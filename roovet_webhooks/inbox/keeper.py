@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from roovet_webhooks import telemetry
 from roovet_webhooks.errors import InboxError
 from roovet_webhooks.inbox import changes
+from roovet_webhooks.inbox.threads import started
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from roovet_webhooks.retry import RetryPolicy
 
 TIDY_EVERY = 3600.0
+CLOSING = 10.0  # seconds
 # Whoever has a longer lease renews it three times in its own time: one of up to thirty times ours is safe from us.
 PATIENCE_WHERE_FAR = 10
 
@@ -157,7 +159,8 @@ class Keeper:
         """Renew a claim from now on."""
         with self._lock:
             self._claims[claim.number] = claim
-        self.start()
+        # Where no thread can be had, the next claim or heartbeat asks for one again; a lease is longer than that.
+        self._try("start", self.start)
 
     def let_go(self, claim: Claim) -> None:
         """Renew a claim no more."""
@@ -167,17 +170,21 @@ class Keeper:
                 del self._claims[claim.number]
 
     def start(self) -> None:
-        """Start the thread, if it does not run."""
+        """Start the thread, if it does not run.
+
+        Raises:
+            InboxUnavailable: The system grants no thread, for now.
+        """
         with self._lock:
             if self._thread is None:
-                self._thread = threading.Thread(target=self._serve, name="roovet-webhooks-keeper", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._serve, name="roovet-webhooks-keeper", daemon=True)
+                self._thread = started(thread)
 
     def close(self) -> None:
-        """Stop the thread."""
+        """Stop the thread. One that waits for its store for too long is left behind."""
         self._stopping.set()
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(CLOSING)
 
     def _serve(self) -> None:
         tidy_at = self._clock()

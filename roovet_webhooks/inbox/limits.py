@@ -9,7 +9,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakValueDictionary
 
-from roovet_webhooks.errors import ConfigurationError
+from roovet_webhooks.errors import ConfigurationError, InboxUnavailable
+from roovet_webhooks.inbox.threads import started
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -94,17 +95,26 @@ class SQLiteLimit:
         self._timer = _timer(seconds, self._end)
 
     def begin(self) -> None:
-        """Start the clock."""
-        self._timer.start()
+        """Start the clock.
+
+        Raises:
+            InboxUnavailable: The system grants no thread to watch it.
+        """
+        started(self._timer)
 
     def _end(self) -> None:
         self._expired = True
         # Only a statement that runs is interrupted: while a result is open, an interrupt would stop the rollback too.
         interrupt = _timer(_PATIENCE, self._interrupt)
-        interrupt.start()
-        self._roll_back()
-        interrupt.cancel()
-        interrupt.join()
+        try:
+            started(interrupt)
+        except InboxUnavailable:
+            # The handler's next statement, or its end, lets the rollback in.
+            self._roll_back()
+        else:
+            self._roll_back()
+            interrupt.cancel()
+            interrupt.join()
         if not self._is_open():
             self._let_go()
 

@@ -109,6 +109,12 @@ EVENTS: Mapping[str, LogEvent] = {
         "error", "the engine's broker cannot be used", ("reason", "endpoint"), verified=False
     ),
     "worker.broker_back": LogEvent("warning", "the broker can be used again", ("seconds", "endpoint"), verified=False),
+    "worker.no_thread": LogEvent(
+        "warning",
+        "the system grants no thread; what needs one waits, and a thread is asked for again",
+        ("reason",),
+        verified=False,
+    ),
     "worker.error": LogEvent("error", "a fault that nobody foresaw", traceback=True),
     "worker.failed": LogEvent("error", "a worker inside of a server has ended", verified=False, traceback=True),
     "engine.unknown_endpoint": LogEvent(

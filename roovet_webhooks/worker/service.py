@@ -129,8 +129,9 @@ class Worker:
             return
         self.check()
         self._pid, self._stopped = os.getpid(), False
-        self._thread = threading.Thread(target=self.run, name="roovet-webhooks-worker", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self.run, name="roovet-webhooks-worker", daemon=True)
+        thread.start()
+        self._thread = thread
         atexit.register(self.close)
 
     def stop(self) -> None:

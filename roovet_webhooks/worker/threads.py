@@ -8,8 +8,13 @@ import threading
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, NamedTuple
 
+from roovet_webhooks import telemetry
+
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+
+_AGAIN_AFTER = 0.5  # seconds
 
 
 class _Call(NamedTuple):
@@ -35,20 +40,35 @@ class Threads:
         self._calls: SimpleQueue[_Call | None] = SimpleQueue()
         self._started = 0
         self._busy = 0
+        self._refused: asyncio.TimerHandle | None = None
+        self._closed = False
 
     async def call(self, function: Callable[..., object], *arguments: object) -> object:
         """Call a function in a thread and in the caller's context; an awaitable when it is not awaited at once."""
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[object] = loop.create_future()
         self._busy += 1
-        if self._started < min(self._busy, self._most):
-            self._started += 1
-            threading.Thread(target=self._serve, args=(loop,), name=self._name, daemon=True).start()
         self._calls.put(_Call(answer, contextvars.copy_context(), function, arguments))
+        if self._refused is None:
+            self._start(loop)
         return await answer
+
+    def _start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Start the threads that are needed. While the system grants none, calls wait: for one, or for a later try."""
+        self._refused = None
+        while self._started < min(self._busy, self._most) and not self._closed:
+            thread = threading.Thread(target=self._serve, args=(loop,), name=self._name, daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:
+                telemetry.tell("worker.no_thread", reason=f"{error}; {self._started} {self._name} threads run")
+                self._refused = loop.call_later(_AGAIN_AFTER, self._start, loop)
+                return
+            self._started += 1
 
     def close(self) -> None:
         """Let the threads end, each once it has done what it does."""
+        self._closed = True
         for _ in range(self._started):
             self._calls.put(None)
 

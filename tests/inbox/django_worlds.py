@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import atexit
 import threading
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from functools import cache, partial
 from pathlib import Path
 from shutil import rmtree
 from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import pytest
 from django.db import connections
 from django.db.backends.signals import connection_created
 from django_support import KINDS, added, migrate, settings_of
@@ -20,9 +21,11 @@ from roovet_webhooks.django import DjangoInbox
 from roovet_webhooks.django.dialects import KNOWS_MODES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
     from django.db.backends.base.base import BaseDatabaseWrapper
+
+    from roovet_webhooks.inbox.protocol import DurableInbox
 
 T = TypeVar("T")
 
@@ -88,6 +91,22 @@ class DjangoWorld(World):
         with connections[self.alias].cursor() as cursor:
             cursor.execute("SELECT entry FROM ledger")
             return sorted(row[0] for row in cursor.fetchall())
+
+    @contextmanager
+    def connecting(self, process: DurableInbox, to: Callable[[Any], None]) -> Generator[None]:
+        del process
+        made = type(connections[self.alias]).get_new_connection
+
+        def connected(connection: BaseDatabaseWrapper, parameters: dict[str, Any]) -> Any:  # noqa: ANN401 - any driver's
+            driver = made(connection, parameters)
+            if connection.alias == self.alias:
+                to(driver)
+            return driver
+
+        connections[self.alias].close()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(type(connections[self.alias]), "get_new_connection", connected)
+            yield
 
     def execute(self, statement: str) -> None:
         """Change the tables behind the inbox's back."""

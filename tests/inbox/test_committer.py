@@ -432,7 +432,7 @@ class TestClosing:
         inbox.close()
         with pytest.raises(InboxUnavailable, match="the inbox has been closed"):
             inbox.store(database.delivery(), claim=False)
-        assert inbox._committer._thread is None
+        assert inbox._committer._serving is None
 
     def test_every_operation_is_answered_whenever_it_closes(self, sqlite: SQLWorld) -> None:
         for _ in range(20):

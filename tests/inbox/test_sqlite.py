@@ -21,7 +21,7 @@ import pytest
 import sqlalchemy
 from sqlalchemy import event
 
-from inbox.worlds import SQLiteWorld, claimed, given, record_of, run_in_transaction, take
+from inbox.worlds import Gate, SQLiteWorld, claimed, given, record_of, run_in_transaction, take
 from roovet_webhooks import ConfigurationError, InboxUnavailable
 from roovet_webhooks.inbox import disks
 from roovet_webhooks.inbox.locks import FileLock, Turns
@@ -160,7 +160,13 @@ class TestWhereItLies:
         with pytest.raises(ConfigurationError, match=r"cannot use a write-ahead log .journal_mode is 'delete'."):
             sqlite.process().open()
 
-    @pytest.mark.parametrize("kind", ["nfs4", "cifs", "fuse.sshfs", "9p"])
+    @pytest.mark.parametrize(
+        "kind",
+        [
+            *("nfs4", "cifs", "9p", "afs", "lustre", "gpfs", "ceph", "virtiofs", "vboxsf"),
+            *("fuse.sshfs", "fuse.s3fs", "fuse.rclone", "fuse.ceph"),
+        ],
+    )
     def test_a_network_file_system(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
         mounts = tmp_path / "mounts"
         mounts.write_text(
@@ -323,6 +329,26 @@ class TestDisk:
         assert refused
         assert stored + refused == 400
         assert len(inbox.find(Query(limit=1000))) == stored + 1
+
+    def test_a_copy_that_shares_a_batch_with_what_does_not_fit(self, sqlite: SQLiteWorld) -> None:
+        inbox = sqlite.process()
+        known, running = sqlite.delivery(), sqlite.delivery()
+        given(inbox.store(known, claim=False))
+        given(inbox.store(running, claim=True))
+        event.listen(
+            inbox._store._engine, "connect", lambda made, _: made.execute("PRAGMA max_page_count = 1") and None
+        )
+        inbox._store._disconnect()
+        fat = msgspec.structs.replace(sqlite.delivery(), raw=known.raw + b" " * 100_000)
+        with Gate(inbox):
+            answers = [inbox.store(one, claim=False) for one in (fat, known, running)]
+            at_once = [inbox.store(one, claim=True) for one in (fat, known, running)]
+        assert [given(answer) for answer in answers[1:]] == [DUPLICATE] * 2
+        assert given(at_once[2]) == Stored(Verdict.IN_FLIGHT)
+        # Whoever sends what is ready wants it handled now, and that takes a write.
+        for answer in (answers[0], at_once[0], at_once[1]):
+            with pytest.raises(InboxUnavailable, match="database or disk is full"):
+                given(answer)
 
     def test_a_disk_that_fails(self, sqlite: SQLiteWorld) -> None:
         inbox = sqlite.process()

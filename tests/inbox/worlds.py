@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, cast
 
 import sqlalchemy
 from services import url_of
-from sqlalchemy import text
+from sqlalchemy import event, text
 
 from roovet_webhooks import Delivery, MemoryInbox, RetryPolicy, Verified
 from roovet_webhooks.delivery import Dedupe, make_delivery
@@ -33,6 +33,7 @@ from roovet_webhooks.inbox.sql import SQLInbox, ledger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
+    from contextlib import AbstractContextManager
 
     from sqlalchemy import Engine
 
@@ -83,6 +84,15 @@ class World:
 
     def booked(self) -> list[str]:
         """Return what is in the application's table."""
+        raise NotImplementedError
+
+    def connecting(self, process: Any, to: Callable[[Any], None]) -> AbstractContextManager[None]:  # noqa: ANN401 - a DurableInbox
+        """Have a process begin with no connection, and call a function with each connection that it makes.
+
+        Args:
+            process: The inbox.
+            to: Called with the driver's connection; may raise, as a connection that cannot be made.
+        """
         raise NotImplementedError
 
     def records(self, inbox: Any, endpoints: Sequence[str]) -> list[RecordedDelivery]:  # noqa: ANN401 - a DurableInbox
@@ -203,6 +213,29 @@ class SQLWorld(World):
         """Return an engine for looking at the tables, with no connection of its own."""
         return sqlalchemy.create_engine(self.url(), poolclass=sqlalchemy.NullPool)
 
+    @contextmanager
+    def connecting(self, process: Any, to: Callable[[Any], None]) -> Generator[None]:  # noqa: ANN401 - a SQLInbox
+        store = process._store
+        engines = {id(engine.pool): engine for engine in (store._engine, getattr(store, "_handlers", store._engine))}
+
+        looking = [True]  # a listener of a pool goes with it into the next, and cannot be removed there
+
+        def connected(driver: Any, _record: object) -> None:  # noqa: ANN401 - any driver's
+            if looking:
+                to(driver)
+
+        for engine in engines.values():
+            event.listen(engine.pool, "connect", connected)
+        self._let_connections_go(process)
+        try:
+            yield
+        finally:
+            looking.clear()
+
+    def _let_connections_go(self, process: Any) -> None:  # noqa: ANN401 - a SQLInbox
+        for engine in (process._store._engine, process._store._handlers):
+            engine.dispose()
+
     def eye(self) -> sqlalchemy.Connection:
         """Return a connection that looks at the tables, and stays open."""
         if self._eye is None:
@@ -249,6 +282,10 @@ class SQLiteWorld(SQLWorld):
 
     def url(self) -> str:
         return f"sqlite:///{self.path}"
+
+    def _let_connections_go(self, process: Any) -> None:  # noqa: ANN401 - a SQLInbox
+        if process._store._connection is not None:
+            process._store._disconnect()
 
     @contextmanager
     def looking(self) -> Generator[sqlalchemy.Connection]:

@@ -1,12 +1,14 @@
 """Group commit: whatever is asked for while one transaction is being written to disk shares the next.
 
 One thread, one connection. A caller gets an answer that is given after the commit and not before. A batch that
-fails is carried out again piece by piece, so that one operation cannot take others with it.
+fails is carried out again piece by piece, so that one operation cannot take others with it. A thread that does not
+come back from its transaction is replaced.
 """
 
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from itertools import groupby
 from queue import Empty, SimpleQueue
 from time import monotonic
@@ -16,7 +18,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from roovet_webhooks.errors import InboxError, InboxFull, InboxUnavailable
 from roovet_webhooks.inbox.pending import Pending
-from roovet_webhooks.inbox.sql.store import Conflict, Undo
+from roovet_webhooks.inbox.sql.store import Conflict, DiskFull, Undo
+from roovet_webhooks.inbox.threads import started
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -29,6 +32,12 @@ T = TypeVar("T")
 
 MAX_BATCH = 256
 _AT_ONCE = 1.0  # seconds
+# Seconds in one transaction after which the thread is given up. Longer than a connection is waited for, and than the
+# bound on a transaction of the inbox's own.
+STUCK = 45.0
+# The same when the inbox closes: whoever waited for an answer has been told that there is none.
+STUCK_AT_THE_END = 10.0
+_LOOK = 0.25  # seconds
 _COUNTED: Any = {"preserve_rowcount": True}
 
 
@@ -41,9 +50,10 @@ class Operation(Pending[T]):
         row: What puts operations in one order in every process, so that two batches cannot wait for each other.
         undo: See `Pending`.
         bounded: Whether it is refused when too many wait: as new work is, and the end of old work is not.
+        known: Looks for an answer that needs no write, ``connection -> answer or None``: asked when the disk is full.
     """
 
-    __slots__ = ("_apply", "bounded", "row")
+    __slots__ = ("_apply", "bounded", "known", "row")
 
     def __init__(
         self,
@@ -52,11 +62,13 @@ class Operation(Pending[T]):
         undo: Callable[[T], None] | None = None,
         *,
         bounded: bool = False,
+        known: Callable[[Connection], T | None] | None = None,
     ) -> None:
         super().__init__(undo)
         self._apply = apply
         self.row: tuple[Any, ...] = row
         self.bounded: bool = bounded
+        self.known: Callable[[Connection], T | None] | None = known
 
     def apply(self, connection: Connection, now: int) -> T:
         """Do it."""
@@ -73,6 +85,7 @@ class RowOperation(Operation[T]):
         unchanged: Gives the answer when it changed nothing, or raises.
         row: Which row, for the order in a batch.
         bounded: As for any operation.
+        known: As for any operation.
     """
 
     __slots__ = ("changed", "parameters", "statement", "unchanged")
@@ -86,6 +99,7 @@ class RowOperation(Operation[T]):
         unchanged: Callable[[], T],
         row: tuple[Any, ...],
         bounded: bool = False,
+        known: Callable[[Connection], T | None] | None = None,
     ) -> None:
         Pending.__init__(self)  # pyright: ignore[reportUnknownMemberType] - apply is a method here
         self.statement: str = statement
@@ -94,6 +108,7 @@ class RowOperation(Operation[T]):
         self.unchanged: Callable[[], T] = unchanged
         self.row: tuple[Any, ...] = row
         self.bounded: bool = bounded
+        self.known: Callable[[Connection], T | None] | None = known
 
     def apply(self, connection: Connection, now: int) -> T:
         """Execute the statement for this row alone."""
@@ -103,6 +118,25 @@ class RowOperation(Operation[T]):
 
 class _NotAllChanged(Undo):
     """Some statement of a batch did not change all of its rows."""
+
+
+class _Serving:
+    """One life of the committer's thread.
+
+    Attributes:
+        began: When the transaction began that it is in, monotonic seconds; ``None`` between two.
+        thread: The thread, once it has been started.
+    """
+
+    __slots__ = ("began", "thread")
+
+    def __init__(self) -> None:
+        self.began: float | None = None
+        self.thread: threading.Thread | None = None
+
+    def is_stuck(self, seconds: float) -> bool:
+        """Return whether it has been in one transaction for longer."""
+        return (began := self.began) is not None and monotonic() - began > seconds
 
 
 class Committer:
@@ -118,7 +152,7 @@ class Committer:
         self._max_waiting = max_waiting
         self._queue: SimpleQueue[Operation[Any] | None] = SimpleQueue()
         self._submitting = threading.Lock()
-        self._thread: threading.Thread | None = None
+        self._serving: _Serving | None = None
         self._closed = False
         self._ending = False
 
@@ -127,35 +161,68 @@ class Committer:
 
         Raises:
             InboxFull: Too many are waiting.
-            InboxUnavailable: The inbox has been closed.
+            InboxUnavailable: The inbox has been closed, or the system grants no thread.
         """
         if operation.bounded and self._queue.qsize() >= self._max_waiting:
             message = f"{self._max_waiting} operations are waiting for the store already"
             raise InboxFull(message)
         with self._submitting:
-            if self._closed and threading.current_thread() is not self._thread:  # which has something to undo
+            if self._closed and not self._is_served_here():  # which has something to undo
                 message = "the inbox has been closed"
                 raise InboxUnavailable(message)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._serve, name="roovet-webhooks-inbox", daemon=True)
-                self._thread.start()
+            if self._serving is None or self._serving.is_stuck(STUCK):
+                self._serving = self._started()
             self._queue.put(operation)
         return operation
 
+    def _is_served_here(self) -> bool:
+        return self._serving is not None and self._serving.thread is threading.current_thread()
+
+    def _started(self) -> _Serving:
+        serving = _Serving()
+        thread = threading.Thread(target=self._serve, args=(serving,), name="roovet-webhooks-inbox", daemon=True)
+        serving.thread = started(thread)
+        return serving
+
     def close(self) -> None:
-        """Carry out what was submitted, and stop."""
+        """Carry out what was submitted, and stop. What is stuck is left behind, and what waits for it is refused."""
         with self._submitting:
             self._closed = True
             self._queue.put(None)
-        if self._thread is not None:
-            self._thread.join()
+            serving = self._serving
+        if serving is None or serving.thread is None:
+            return
+        while serving.thread.is_alive():
+            if serving.is_stuck(STUCK_AT_THE_END):
+                self._leave_behind()
+                return
+            serving.thread.join(_LOOK)
 
-    def _serve(self) -> None:
+    def _leave_behind(self) -> None:
+        waiting: list[Operation[Any]] = []
+        with self._submitting:
+            self._serving = None
+            with suppress(Empty):
+                while True:
+                    if (operation := self._queue.get_nowait()) is not None:
+                        operation.answer(InboxUnavailable("the inbox was closed while its store did not answer"))
+                        waiting.append(operation)
+        Pending.wake(waiting)
+
+    def _serve(self, serving: _Serving) -> None:
         while batch := self._batch():
+            serving.began = monotonic()
             if wanted := [operation for operation in batch if not operation.cancelled]:
                 self.commit(wanted)
             # What is kept alive here would wait for the next delivery to be freed.
             del batch, wanted
+            serving.began = None
+            if self._is_replaced(serving):
+                return
+
+    def _is_replaced(self, serving: _Serving) -> bool:
+        with self._submitting:
+            return self._serving is not serving
 
     def _batch(self) -> list[Operation[Any]]:
         """Wait for an operation and return it with all that wait; after the end return what is left, and then none."""
@@ -174,10 +241,13 @@ class Committer:
     def commit(self, batch: list[Operation[Any]]) -> None:
         """Carry out a batch and give its answers. Nothing is raised here."""
         batch.sort(key=_row_of)
+        answers: list[Any]
         try:
             answers = self._tried(batch)
         except Conflict:
             answers = [self._alone(operation) for operation in batch]
+        except DiskFull as error:
+            answers = self._known(batch, error)
         except InboxUnavailable as error:
             # One for each: an error that several raise gathers the tracebacks of all.
             answers = [InboxUnavailable(str(error)) for _ in batch]
@@ -186,6 +256,13 @@ class Committer:
         for operation, answer in zip(batch, answers, strict=True):
             operation.answer(_told(answer) if isinstance(answer, SQLAlchemyError) else answer)
         Pending.wake(batch)
+
+    def _known(self, batch: Sequence[Operation[Any]], full: DiskFull) -> list[Any]:
+        """Answer what can be answered without a write: a copy of what is recorded is one on a full disk too."""
+        found: list[Any] = [None] * len(batch)
+        with suppress(InboxUnavailable), self._store.write() as (connection, _):
+            found = [operation.known and operation.known(connection) for operation in batch]
+        return [InboxUnavailable(str(full)) if answer is None else answer for answer in found]
 
     def _tried(self, batch: Sequence[Operation[Any]]) -> list[Any]:
         started = monotonic()

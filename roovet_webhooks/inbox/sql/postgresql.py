@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, cast
 import sqlalchemy
 from sqlalchemy import func, select, text
 from sqlalchemy.dialects import postgresql
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
+from roovet_webhooks.inbox.faults import meaning_of
 from roovet_webhooks.inbox.limits import SERVER_SECONDS, over, too_long
 from roovet_webhooks.inbox.sql import schema
 from roovet_webhooks.inbox.sql.store import WAIT, Transaction, rendered, translated
@@ -56,10 +57,11 @@ class PostgreSQLStore:
 
     @classmethod
     def from_url(cls, url: URL, clock: Clock | None) -> PostgreSQLStore:
-        """Make an engine that notices a database that has gone, within seconds."""
+        """Make an engine that notices a database that has gone, within seconds, and that works behind a pooler."""
         engine = sqlalchemy.create_engine(
             url,
-            connect_args={"connect_timeout": round(WAIT), "tcp_user_timeout": round(2000 * WAIT)},
+            # What the URL says itself stands.
+            connect_args={name: value for name, value in _CONNECT.items() if name not in url.query},
             pool_timeout=WAIT,
             max_overflow=-1,  # as many as there are handlers at work, and they are bounded
             hide_parameters=True,
@@ -88,7 +90,7 @@ class PostgreSQLStore:
 
     @contextmanager
     def _transaction(self, engine: Engine) -> Generator[Transaction]:
-        with translated(self._what):
+        with translated(self._what), _left_when_lost(engine):
             self._prepare()
             with engine.begin() as connection:
                 yield Transaction(connection, self._set_up(connection))
@@ -163,6 +165,35 @@ class PostgreSQLStore:
         """Close the connections, but for those of the application's engine."""
         for engine in self._mine:
             engine.dispose()
+
+
+# What the server's host has not acknowledged within 10 s, or does not answer to when it is asked whether it is still
+# there, is a lost connection. Without a question a host that died in the middle of a statement is waited for by hours.
+# A pooler in transaction mode gives each transaction another session, in which a prepared statement is unknown.
+_CONNECT = {
+    "connect_timeout": round(WAIT),
+    "tcp_user_timeout": round(2000 * WAIT),
+    "keepalives": 1,
+    "keepalives_idle": round(WAIT),
+    "keepalives_interval": round(WAIT),
+    "keepalives_count": 2,
+    "prepare_threshold": None,
+}
+
+
+@contextmanager
+def _left_when_lost(engine: Engine) -> Generator[None]:
+    """Leave all connections of an engine behind when the server that they lead to ends them, or only reads.
+
+    After a failover pooled connections can stay with a server that has become a standby. It answers each of them, and
+    writes nothing. New connections lead where the address leads now.
+    """
+    try:
+        yield
+    except DBAPIError as error:
+        if meaning_of(error) == "leave":
+            engine.dispose()
+        raise
 
 
 class _PostgreSQLLimit:

@@ -73,6 +73,10 @@ class Recorder:
         values = changes.recorded(delivery, body, name, handlers)
         too_old = 1000 * delivery.event.ts < values["received_at"] - self._remember
         row = (1, delivery.endpoint, delivery.tenant, values["key_ts"], values["key"])
+
+        def known(connection: Connection) -> Stored | None:
+            return self._known(connection, values, claim=claim)
+
         if claim or self._backlog.full is not None:
 
             def record(connection: Connection, now: int) -> Stored:
@@ -81,7 +85,7 @@ class Recorder:
             def undo(stored: Stored) -> None:
                 let_go([stored.claim] if stored.claim else [])
 
-            return Operation(record, row, undo, bounded=True)
+            return Operation(record, row, undo, bounded=True, known=known)
 
         def parameters(now: int) -> Values:
             new = changes.stored_too_old(now=now) if too_old else None
@@ -94,7 +98,16 @@ class Recorder:
             unchanged=_duplicate,
             row=row,
             bounded=True,
+            known=known,
         )
+
+    @staticmethod
+    def _known(connection: Connection, values: Values, *, claim: bool) -> Stored | None:
+        """Return the answer for a copy of what is recorded; ``None`` where that takes a write, or it is no copy."""
+        state = connection.execute(select(_c.state).where(statements.is_identity(values))).scalar()
+        if state is None or (claim and state == State.READY):
+            return None
+        return _IN_FLIGHT if claim and state == State.CLAIMED else _DUPLICATE
 
     def _record(  # noqa: PLR0913 - what is known of a delivery
         self, connection: Connection, now: int, identity: Identity, values: Values, *, too_old: bool, claim: bool

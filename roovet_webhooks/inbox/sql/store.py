@@ -10,13 +10,15 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlch
 from sqlalchemy.exc import TimeoutError as TimedOut
 
 from roovet_webhooks.errors import InboxUnavailable
+from roovet_webhooks.inbox.faults import is_of_a_pooler, meaning_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Sequence
+    from collections.abc import Callable, Generator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from sqlalchemy import Connection, Engine, Insert, Update
 
+    from roovet_webhooks.inbox.faults import Meaning
     from roovet_webhooks.inbox.limits import Limit
 
     Clock = Callable[[], float]
@@ -30,6 +32,10 @@ class Undo(Exception):
 
 class Conflict(InboxUnavailable):
     """Two transactions waited for each other, and this one gave way: it may be tried again at once."""
+
+
+class DiskFull(InboxUnavailable):
+    """Nothing more can be written; what is there can be read."""
 
 
 class Transaction(NamedTuple):
@@ -113,38 +119,44 @@ class Store(Protocol):
 
 @contextmanager
 def translated(what: str) -> Generator[None]:
-    """Raise what a database says is wrong with itself as `InboxUnavailable`."""
+    """Raise what a database, or the way to it, says is wrong with itself as `InboxUnavailable`.
+
+    Args:
+        what: Where the inbox is.
+    """
     try:
         yield
-    except (InterfaceError, OperationalError, TimedOut) as error:
+    # From setting a connection up, SQLite's own errors come before SQLAlchemy has them. An OSError is the system's: no
+    # descriptor is left for a connection or for waiting on it.
+    except (InterfaceError, OperationalError, TimedOut, sqlite3.Error, OSError) as error:
         # Its text may have parameters, and so a body.
         raise unavailable(what, error) from None
-    except sqlite3.Error as error:
-        raise unavailable(what, error) from None  # from setting a connection up, before SQLAlchemy has it
     except DBAPIError as error:
-        # A lost connection, an administrator's shutdown and a full disk come under several names.
-        if not (error.connection_invalidated or type(error.orig).__name__ in _OF_THE_STORE):
+        # A lost connection, an administrator's shutdown and a full disk come under several names. DatabaseError itself
+        # is what SQLite says of a file that is damaged, or no database.
+        named = type(error.orig).__name__ == "DatabaseError"
+        if not (error.connection_invalidated or named or meaning_of(error) is not None):
             raise
         raise unavailable(what, error) from None
 
 
-_CONFLICTS = frozenset({"40001", "40P01"})  # serialization_failure and deadlock_detected
-# DatabaseError itself is what SQLite says of a file that is damaged, or no database.
-_OF_THE_STORE = frozenset(
-    {
-        *("AdminShutdown", "CrashShutdown", "CannotConnectNow", "DiskFull", "OutOfMemory", "DatabaseError"),
-        *("InsufficientPrivilege", "ReadOnlySqlTransaction"),
-    }
-)
+def unavailable(what: str, error: SQLAlchemyError | sqlite3.Error | OSError) -> InboxUnavailable:
+    """Return the error for a store that does not do its work, without a statement or its parameters.
 
-
-def unavailable(what: str, error: SQLAlchemyError | sqlite3.Error) -> InboxUnavailable:
-    """Return the error for a store that does not do its work, without a statement or its parameters."""
-    origin = error if isinstance(error, sqlite3.Error) else getattr(error, "orig", None)
+    Args:
+        what: Where the inbox is.
+        error: What went wrong.
+    """
+    origin = getattr(error, "orig", None) if isinstance(error, SQLAlchemyError) else error
     # The driver's own first line; a SQLAlchemy error's text has the parameters, and so the body.
     reason = str(origin).splitlines()[0] if origin is not None and str(origin) else type(error).__name__
-    conflict = getattr(origin, "sqlstate", None) in _CONFLICTS
-    return (Conflict if conflict else InboxUnavailable)(f"the inbox in {what} cannot be used: {reason[:200]}")
+    kind = _KINDS.get(meaning_of(error), InboxUnavailable)
+    cure = f"; {BEHIND_A_POOLER}" if is_of_a_pooler(error) else ""
+    return kind(f"the inbox in {what} cannot be used: {reason[:200]}{cure}")
+
+
+_KINDS: Mapping[Meaning | None, type[InboxUnavailable]] = {"conflict": Conflict, "full": DiskFull}
+BEHIND_A_POOLER = "behind a pooler in transaction mode, make the engine with connect_args={'prepare_threshold': None}"
 
 
 def rendered(statement: Insert | Update, engine: Engine, columns: Sequence[str] | None) -> str:
