@@ -40,6 +40,7 @@ INTERNAL = {
     "inbox.keeper": "the thread of an inbox; SQLInbox says what becomes of a lease",
     "inbox.opening": "a step of the receiver's construction",
     "inbox.backlog": "the limits of an inbox; its options say what they are",
+    "inbox.deadlines": "a part of the limits, as inbox.backlog",
     "inbox.disks": "a part of the limits, as inbox.backlog",
     "inbox.limits": "Delivery.transaction says how long one may last",
     "inbox.locks": "a part of the store in SQLite",

@@ -16,6 +16,7 @@ from django.utils.connection import ConnectionDoesNotExist
 from roovet_webhooks.django.dialects import dialect_of
 from roovet_webhooks.django.tables import NOT_SET_UP
 from roovet_webhooks.errors import ConfigurationError, InboxUnavailable
+from roovet_webhooks.inbox.deadlines import LOOK_SECONDS, OWN_SECONDS, cut_after
 from roovet_webhooks.inbox.faults import meaning_of
 
 if TYPE_CHECKING:
@@ -120,7 +121,9 @@ class Database:
         """Look something up by what time it is in epoch milliseconds; errors as `run`."""
         try:
             with self.lent() as connection:
-                return work(self._time(self.dialect.now(connection)))
+                connection.ensure_connection()
+                with cut_after(connection.connection, LOOK_SECONDS):
+                    return work(self._time(self.dialect.now(connection)))
         except _OF_THE_STORE as error:
             raise self.unavailable(error) from None
 
@@ -179,18 +182,20 @@ class Database:
                 raise ConfigurationError(message) from error
             yield after
 
-    def begin(self, connection: BaseDatabaseWrapper, after: ExitStack) -> int:
+    def begin(self, connection: BaseDatabaseWrapper, after: ExitStack, seconds: float = OWN_SECONDS) -> int:
         """Execute the first statement of a transaction.
 
         Args:
             connection: In a transaction that `atomic` has opened.
             after: What `atomic` has given.
+            seconds: After which the connection is cut.
 
         Returns:
             Now, in epoch milliseconds.
         """
         if (turns := self._turns(connection)) is not None:
             after.callback(turns.take().give_back)
+        after.enter_context(cut_after(connection.connection, seconds))
         return self._time(self.dialect.begin(connection, self._wait))
 
     def _turns(self, connection: BaseDatabaseWrapper) -> Turns | None:

@@ -12,7 +12,8 @@ from django.db import Error, IntegrityError, transaction
 
 from roovet_webhooks.django.dialects import Bound  # noqa: TC001 - the type of a field, read at run time
 from roovet_webhooks.errors import ConfigurationError
-from roovet_webhooks.inbox.limits import ends_transaction
+from roovet_webhooks.inbox.deadlines import GRACE
+from roovet_webhooks.inbox.limits import SERVER_SECONDS, ends_transaction
 from roovet_webhooks.inbox.scope import AfterCommit
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ class HandlerTransaction:
         if self._begun is None:
             self._beginning = True
             try:
-                database.begin(connection, self._after)
+                database.begin(connection, self._after, SERVER_SECONDS + GRACE)
                 # Not locked before the end: meanwhile the claim is renewed.
                 self._claims.check_held(self._claim, lock=False)
                 savepoint = connection.savepoint() or ""

@@ -12,6 +12,8 @@ from sqlalchemy import func, select, text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
+from roovet_webhooks.errors import InboxUnavailable
+from roovet_webhooks.inbox.deadlines import GRACE, LOOK_SECONDS, OWN_SECONDS, SCHEMA_SECONDS, cut_after
 from roovet_webhooks.inbox.faults import meaning_of
 from roovet_webhooks.inbox.limits import SERVER_SECONDS, over, too_long
 from roovet_webhooks.inbox.sql import schema
@@ -77,22 +79,26 @@ class PostgreSQLStore:
     @contextmanager
     def write(self) -> Generator[Transaction]:
         """Open a durable transaction; see `Store.write`."""
-        with self._transaction(self._engine) as transaction:
+        with self._transaction(self._engine, OWN_SECONDS) as transaction:
             yield transaction
 
-    read = write
+    @contextmanager
+    def read(self) -> Generator[Transaction]:
+        """Open a transaction for looking; see `Store.read`."""
+        with self._transaction(self._engine, LOOK_SECONDS) as transaction:
+            yield transaction
 
     @contextmanager
     def write_for_handler(self) -> Generator[Transaction]:
         """Open a handler's transaction; see `Store.write_for_handler`."""
-        with self._transaction(self._handlers) as transaction:
+        with self._transaction(self._handlers, self.limit + GRACE) as transaction:
             yield transaction
 
     @contextmanager
-    def _transaction(self, engine: Engine) -> Generator[Transaction]:
+    def _transaction(self, engine: Engine, seconds: float) -> Generator[Transaction]:
         with translated(self._what), _left_when_lost(engine):
             self._prepare()
-            with engine.begin() as connection:
+            with _begun(engine, seconds) as connection:
                 yield Transaction(connection, self._set_up(connection))
 
     def _set_up(self, connection: Connection) -> int:
@@ -104,12 +110,19 @@ class PostgreSQLStore:
         return int(row.now) if self._clock is None else round(self._clock() * 1000)
 
     def _prepare(self) -> None:
-        with self._preparing:
+        if self._prepared:
+            return
+        if not self._preparing.acquire(timeout=WAIT):
+            message = f"the tables of the inbox in {self._what} are being made or upgraded"
+            raise InboxUnavailable(message)
+        try:
             if not self._prepared:
-                with self._engine.begin() as connection:
+                with _begun(self._engine, SCHEMA_SECONDS) as connection:
                     connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('roovet_webhooks.schema'))"))
                     schema.prepare(connection)
                 self._prepared = True
+        finally:
+            self._preparing.release()
 
     def limited(self, connection: Connection) -> AbstractContextManager[Limit]:
         """Bound a transaction; see `Store.limited`."""
@@ -179,6 +192,17 @@ _CONNECT = {
     "keepalives_count": 2,
     "prepare_threshold": None,
 }
+
+
+@contextmanager
+def _begun(engine: Engine, seconds: float) -> Generator[Connection]:
+    """Open a transaction whose connection is cut at the end of a time, whatever bounds the engine sets."""
+    with (
+        engine.connect() as connection,
+        cut_after(connection.connection.driver_connection, seconds),
+        connection.begin(),
+    ):
+        yield connection
 
 
 @contextmanager
