@@ -44,6 +44,9 @@ if TYPE_CHECKING:
         HandlerFailed as HandlerFailed,
     )
     from roovet_webhooks.errors import (
+        HandlerMissing as HandlerMissing,
+    )
+    from roovet_webhooks.errors import (
         InboxError as InboxError,
     )
     from roovet_webhooks.errors import (

@@ -6,14 +6,24 @@ from contextlib import suppress
 from time import perf_counter
 from typing import TYPE_CHECKING, Protocol, cast
 
+import msgspec
+
 from roovet_webhooks import telemetry
 from roovet_webhooks.bridge import is_async
-from roovet_webhooks.errors import DropDelivery, EventValidationError, HandlerFailed, InboxError, RetryLater
+from roovet_webhooks.errors import (
+    DropDelivery,
+    EventValidationError,
+    HandlerFailed,
+    HandlerMissing,
+    InboxError,
+    RetryLater,
+)
 from roovet_webhooks.inbox.history import summary
 from roovet_webhooks.inbox.protocol import Outcome
 from roovet_webhooks.inbox.records import AttemptOutcome, RecordedAttempt, RecordedRun
 from roovet_webhooks.inbox.scope import HandlerScope
-from roovet_webhooks.tracebacks import message_of, short_traceback
+from roovet_webhooks.tracebacks import message_of, short_traceback, shortened
+from roovet_webhooks.unhandled import coverage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -22,12 +32,12 @@ if TYPE_CHECKING:
     from roovet_webhooks.bridge import Bridge
     from roovet_webhooks.delivery import Delivery
     from roovet_webhooks.errors import WebhookError
-    from roovet_webhooks.events import Decode
     from roovet_webhooks.inbox.protocol import Claimed, DurableInbox, Inbox
     from roovet_webhooks.inbox.records import RunOutcome
     from roovet_webhooks.messages import WebhookRequest, WebhookResponse
     from roovet_webhooks.retry import RetryPolicy
     from roovet_webhooks.routing import Handler, Plan
+    from roovet_webhooks.unhandled import Coverage, UnhandledLog
 
 _OURS = f"{__package__}."
 # What a call goes through on its way into a thread or onto a loop.
@@ -71,6 +81,7 @@ class Attempt:
         bridge: How handlers are called.
         retry: When to try again.
         now: Unix seconds.
+        unhandled: Logs what nothing here handles.
     """
 
     def __init__(  # noqa: PLR0913 - the parts of an attempt; none has a default
@@ -83,6 +94,7 @@ class Attempt:
         bridge: Bridge,
         retry: RetryPolicy,
         now: float,
+        unhandled: UnhandledLog,
     ) -> None:
         self._plan = plan
         self._delivery, self._claim = claimed
@@ -95,6 +107,7 @@ class Attempt:
         self._started = perf_counter()
         self._runs: list[RecordedRun] = []
         self._failed: list[str] = []  # which handlers
+        self._unhandled = unhandled
         self._undecodable: list[str] = []
         self._later: RetryLater | None = None
         self._dropped = False
@@ -108,13 +121,16 @@ class Attempt:
         Raises:
             HandlerFailed: A handler raised; the claim is given back and the failure counted, or the delivery is dead.
             RetryLater: No handler failed, but one asked for a later retry; the claim is given back.
+            HandlerMissing: The delivery has a handler that this process has not; the claim is given back, or the
+                delivery is dead.
             InboxError: The claim could not be settled.
         """
         inbox, claim, wait = self._inbox, self._claim, self._bridge.wait
-        matched = self._plan.match(self._delivery.event.event)
+        event = self._delivery.event.event
+        found = coverage(claim, self._plan.match(event))
         with inbox.keeping(claim):
             try:
-                await self._run(matched)
+                await self._run(found)
             except SystemExit as error:
                 # A handler's own doing, or its server's because it took too long: it would end each process that tries.
                 self._end_run("failed", error)
@@ -132,13 +148,19 @@ class Attempt:
             if self._later is not None:
                 # A new one: what the handler raised may be an object that it raises again.
                 raise await self._settle_postponement(self._later) from None
-            handled = Outcome.HANDLED if matched else Outcome.IGNORED
+            if not (found.complete or self._dropped):
+                raise await self._settle_missing(found)
+            handled = Outcome.HANDLED if found.runs or claim.succeeded else Outcome.IGNORED
             outcome = Outcome.DROPPED if self._dropped else handled
+            if outcome is Outcome.IGNORED:
+                self._unhandled.ignored(event, self._plan, self._delivery.endpoint)
             await wait(inbox, inbox.complete, claim, outcome, attempt=self._ended(AttemptOutcome(outcome)))
             return outcome
 
-    async def _run(self, matched: Sequence[tuple[Handler, Decode]]) -> None:
-        for handler, decode in matched:
+    async def _run(self, found: Coverage) -> None:
+        # A single handler's success is recorded by the end of its delivery.
+        several = len(found.runs) > 1 or not found.complete
+        for handler, decode in found.runs:
             if self._dropped:
                 break
             if handler.name in self._claim.succeeded:
@@ -155,7 +177,7 @@ class Attempt:
                 await self._take(error, handler, run.told, committed=scope is not None and scope.committed)
             else:
                 self._end_run("handled")
-                if len(matched) > 1 and not (scope is not None and scope.committed):
+                if several and not (scope is not None and scope.committed):
                     await self._bridge.wait(self._inbox, self._inbox.succeed, self._claim, handler.name)
 
     def _scope(self, handler: Handler) -> HandlerScope | None:
@@ -237,6 +259,19 @@ class Attempt:
         else:
             await self._bridge.wait(inbox, inbox.fail, claim, "failed", retry_in=again, attempt=attempt)
         return HandlerFailed(message, handlers=self._failed, dead=again is None)
+
+    async def _settle_missing(self, found: Coverage) -> HandlerMissing:
+        """Settle the claim on a delivery of which another process has to run a part, and return what to raise."""
+        inbox, claim = cast("DurableInbox", self._inbox), self._claim
+        self._unhandled.missing(found, self._about)
+        attempt = msgspec.structs.replace(self._ended(AttemptOutcome.UNHANDLED), reason=shortened(found.reason))
+        since = self._now if claim.unhandled_since is None else claim.unhandled_since
+        after = self._retry.after_missing(age=self._now - since)
+        if after is None:
+            await self._bridge.wait(inbox, inbox.bury, claim, found.reason, Outcome.UNHANDLED, attempt=attempt)
+        else:
+            await self._bridge.wait(inbox, inbox.return_unhandled, claim, found.reason, retry_in=after, attempt=attempt)
+        return HandlerMissing(found.reason, handlers=found.missing, after=after)
 
     async def _settle_postponement(self, later: RetryLater) -> RetryLater | HandlerFailed:
         """Settle the claim after a `RetryLater`, and return what to raise."""

@@ -32,6 +32,7 @@
     │   └── InvalidEnvelope              names the field in ``param``
     ├── EventValidationError ...... 500  the handler's own type refused a genuine event
     ├── HandlerFailed ............. 500  a handler raised
+    ├── HandlerMissing ............ 503  this process has not all handlers of a recorded delivery
     ├── InboxError ................ 503
     │   ├── InboxUnavailable
     │   ├── InboxFull
@@ -381,6 +382,26 @@ class HandlerFailed(WebhookError):
         super().__init__(message)
         self.handlers: tuple[str, ...] = tuple(handlers)
         self.dead: bool = dead
+
+
+class HandlerMissing(WebhookError):
+    """A handler that was registered when the delivery was accepted is not registered in this process.
+
+    ``handlers`` names those that are missing, and ``dead`` says whether the delivery waited too long for them.
+    """
+
+    code = "handler_missing"
+    status = 503
+    type = "unavailable"
+    public_message = "The receiver is temporarily unavailable."
+    retryable = True
+    retry_after: float | None = 10.0
+
+    def __init__(self, message: str, *, handlers: Sequence[str], after: float | None) -> None:
+        super().__init__(message)
+        self.handlers: tuple[str, ...] = tuple(handlers)
+        self.retry_after = after
+        self.dead: bool = after is None
 
 
 class InboxError(WebhookError):

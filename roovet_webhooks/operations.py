@@ -16,6 +16,7 @@ from roovet_webhooks.bridge import SyncBridge, run
 from roovet_webhooks.errors import ConfigurationError, DeliveryNotFound, InboxError, InvalidTransition
 from roovet_webhooks.inbox.opening import inbox_of
 from roovet_webhooks.inbox.protocol import State
+from roovet_webhooks.inbox.serving import REMEDY, mismatches
 
 if TYPE_CHECKING:
     from roovet_webhooks.inbox.protocol import Answer, DurableInbox
@@ -244,12 +245,15 @@ def examined(inbox: DurableInbox, receivers: Iterable[WebhookReceiver] = ()) -> 
 
     Args:
         inbox: The inbox.
-        receivers: Receivers of the inbox, where they are known: their engines are looked at as well.
+        receivers: Receivers of the inbox, where they are known: their engines are looked at as well, and whether
+            workers have their handlers.
     """
+    receivers = list(receivers)
     try:
         inbox.open()
         yield from _store(inbox)
         yield from _deliveries(inbox.stats(), time.time())
+        yield from _workers(inbox, receivers)
     except ConfigurationError as error:
         yield Finding("error", "store", str(error), "run the version of roovet-webhooks that the tables need")
     except InboxError as error:
@@ -308,6 +312,10 @@ def _deliveries(stats: Sequence[Stats], now: float) -> Iterator[Finding]:
             yield Finding("warning", f"backlog of {of.endpoint}", said, mend)
         else:
             yield Finding("ok", f"backlog of {of.endpoint}", f"{of.counts[State.READY]} waiting")
+        if of.unhandled:
+            said = f"{of.unhandled} wait for a handler that no process had which claimed them: "
+            said += "; ".join(of.unhandled_reasons)
+            yield Finding("error", f"handlers of {of.endpoint}", said, REMEDY)
         if of.suspects:
             said = f"{of.suspects} were running when their process went away; each runs alone until it ends"
             mend = "see `inbox list`: was a worker killed, or does a handler crash it or exhaust its memory?"
@@ -316,6 +324,13 @@ def _deliveries(stats: Sequence[Stats], now: float) -> Iterator[Finding]:
             said = f"{of.counts[State.DEAD]} dead"
             mend = "see why with `inbox list --state dead`, mend it, then `inbox replay` or `inbox purge` them"
             yield Finding("warning", f"dead letters of {of.endpoint}", said, mend)
+
+
+def _workers(inbox: DurableInbox, receivers: Iterable[WebhookReceiver]) -> Iterator[Finding]:
+    # What an engine runs is run by processes that write no heartbeat.
+    served = [receiver.served() for receiver in receivers if receiver.inbox is inbox and receiver.engine is None]
+    for found in mismatches(waited(inbox, inbox.workers()), served):
+        yield Finding(found.level, f"handlers of {found.endpoint}", found.message, REMEDY)
 
 
 def lasting(seconds: float) -> str:

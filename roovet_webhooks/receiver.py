@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import re
+import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+from weakref import WeakSet
 
 from roovet_webhooks import telemetry
 from roovet_webhooks.admission import admit
@@ -19,6 +22,7 @@ from roovet_webhooks.errors import (
     ConfigurationError,
     DeliveryInFlight,
     HandlerFailed,
+    HandlerMissing,
     InboxError,
     RetryLater,
     UnsupportedMediaType,
@@ -29,6 +33,7 @@ from roovet_webhooks.events import parse_envelope
 from roovet_webhooks.inbox.memory import MemoryInbox
 from roovet_webhooks.inbox.opening import InboxLike, inbox_of
 from roovet_webhooks.inbox.protocol import Claimed, DurableInbox, Inbox, OnDead, Ordering, Outcome, Served, Verdict
+from roovet_webhooks.inbox.serving import listed, same
 from roovet_webhooks.intake import Intake
 from roovet_webhooks.keys import SecretLike, forget_variables, forgets_secret
 from roovet_webhooks.messages import (
@@ -48,6 +53,7 @@ from roovet_webhooks.routing import Plan, Router
 from roovet_webhooks.signature import check_timestamp, parse_signature
 from roovet_webhooks.signing import DEFAULT_TOLERANCE, checked_tolerance
 from roovet_webhooks.tenants import Resolver, Tenants
+from roovet_webhooks.unhandled import UnhandledLog
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -67,7 +73,15 @@ _TOLD_STORED = {
     Verdict.IN_FLIGHT: "delivery.in_flight",
     Verdict.TOO_OLD: "delivery.too_old",
 }
+_TOLD_UNDONE: Mapping[type[WebhookError], str] = {
+    RetryLater: "delivery.retry_later",
+    HandlerMissing: "delivery.unhandled",
+}
 _UNCHANGED: Any = object()
+
+# Those that have been found ready in this process.
+_checked: WeakSet[WebhookReceiver] = WeakSet()
+_checking = threading.Lock()
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -158,6 +172,7 @@ class WebhookReceiver(Router):
         self._diagnostics = Diagnostics(endpoint, self._tolerance, accept_truncated, debug)
         self._clock: Callable[[], float] = clock
         self._plan: Plan | None = None
+        self._unhandled = UnhandledLog()
         self._observers: tuple[Observer, ...] = ()
         self._check_options()
         if engine is not None:
@@ -251,6 +266,7 @@ class WebhookReceiver(Router):
             ConfigurationError: There is no handler, no secret, or the handlers contradict each other.
         """
         self._ready()
+        self._refuse_twin()
         self.require_secret()
         if connect:
             self._open_inbox()
@@ -262,12 +278,48 @@ class WebhookReceiver(Router):
             ConfigurationError: There is no handler, or they contradict each other, or the inbox can never be used.
         """
         self._ready()
+        self._refuse_twin()
         self._open_inbox()
 
     def served(self) -> Served:
         """Return what this receiver serves: what a worker records beside its heartbeat."""
         plan = self._plan or self.plan()
         return Served(self.endpoint, plan.names, plan.patterns)
+
+    def _refuse_twin(self) -> None:
+        """Refuse another receiver of this endpoint and store, in this process, that serves something else.
+
+        Each would take the other's deliveries. One with the same handlers does what this one would.
+
+        Raises:
+            ConfigurationError: There is one.
+        """
+        if not self.inbox.durable:
+            return
+        if self._find_twin() is not None:
+            gc.collect()  # one that nobody uses any more, as a reloaded application leaves behind, is none
+        if (twin := self._find_twin()) is not None:
+            mine, theirs = self.served(), twin.served()
+            message = (
+                f"two receivers of the endpoint {self.endpoint!r} share {self._location}, and each would take the "
+                f"other's deliveries: one handles {listed(mine.patterns)}, the other {listed(theirs.patterns)}; "
+                "give each its own: WebhookReceiver(endpoint='…')"
+            )
+            raise ConfigurationError(message)
+        with _checking:
+            _checked.add(self)
+
+    def _find_twin(self) -> WebhookReceiver | None:
+        with _checking:
+            others = [one for one in _checked if one is not self and one.endpoint == self.endpoint]
+        for other in others:
+            if other.inbox.durable and other._location == self._location and not same(other.served(), self.served()):
+                return other
+        return None
+
+    @property
+    def _location(self) -> str:
+        return cast("DurableInbox", self.inbox).location
 
     def _open_inbox(self) -> None:
         """Open a durable inbox, so that one that can never be used is found now.
@@ -338,7 +390,7 @@ class WebhookReceiver(Router):
                 # Not earlier: a stranger's request must not end the time of registration.
                 plan = self._fixed_plan()
                 if self._acknowledge == "stored":
-                    response = await self._store(delivery, bridge, receipt)
+                    response = await self._store(delivery, plan, bridge, receipt)
                 else:
                     response = await bridge.finish(self._process(delivery, plan, bridge, receipt))
             except WebhookError as error:
@@ -408,9 +460,12 @@ class WebhookReceiver(Router):
             self._plan = self.plan()
         return self._plan
 
-    async def _store(self, delivery: Delivery, bridge: Bridge, receipt: telemetry.Receipt) -> WebhookResponse:
+    async def _store(
+        self, delivery: Delivery, plan: Plan, bridge: Bridge, receipt: telemetry.Receipt
+    ) -> WebhookResponse:
         """Record a delivery for a worker. A request that goes away meanwhile does not undo it."""
-        stored = await bridge.wait(self.inbox, self.inbox.store, delivery, claim=False)
+        expected = plan.expected(delivery.event.event)
+        stored = await bridge.wait(self.inbox, self.inbox.store, delivery, claim=False, handlers=expected)
         return self._told(stored.verdict, delivery, receipt)
 
     def _told(self, verdict: Verdict, delivery: Delivery, receipt: telemetry.Receipt) -> WebhookResponse:
@@ -432,7 +487,8 @@ class WebhookReceiver(Router):
     async def _process(
         self, delivery: Delivery, plan: Plan, bridge: Bridge, receipt: telemetry.Receipt
     ) -> WebhookResponse:
-        stored = await bridge.wait(self.inbox, self.inbox.store, delivery, claim=True)
+        expected = plan.expected(delivery.event.event)
+        stored = await bridge.wait(self.inbox, self.inbox.store, delivery, claim=True, handlers=expected)
         if stored.claim is None:
             return self._told(stored.verdict, delivery, receipt)
         claimed = Claimed(delivery.numbered(stored.claim.attempt), stored.claim)
@@ -467,13 +523,21 @@ class WebhookReceiver(Router):
         about = context(delivery)
         skew = delivery.signed_at - delivery.received_at if delivery.attempt == 1 else None
         started, now = time.perf_counter(), self._clock()
-        attempt = Attempt(plan, claimed, about=about, inbox=self.inbox, bridge=bridge, retry=self.retry, now=now)
+        attempt = Attempt(
+            plan,
+            claimed,
+            about=about,
+            inbox=self.inbox,
+            bridge=bridge,
+            retry=self.retry,
+            now=now,
+            unhandled=self._unhandled,
+        )
         try:
             outcome = await attempt.make()
         except WebhookError as error:
-            dead = isinstance(error, HandlerFailed) and error.dead
-            told = "delivery.retry_later" if isinstance(error, RetryLater) else "delivery.failed"
-            end = "delivery.dead" if dead else told
+            dead = isinstance(error, (HandlerFailed, HandlerMissing)) and error.dead
+            end = "delivery.dead" if dead else _TOLD_UNDONE.get(type(error), "delivery.failed")
             receipt.ended(end, about, duration=time.perf_counter() - started, error=error, skew=skew)
             raise
         receipt.ended(_TOLD[outcome], about, duration=time.perf_counter() - started, skew=skew)

@@ -8,6 +8,7 @@ from roovet_webhooks.errors import ConfigurationError
 from roovet_webhooks.numbers import is_count, is_number
 
 DAY = 86_400.0
+_FIRST_MISSING, _MOST_MISSING = 1.0, 300.0
 
 
 class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,7 +25,8 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
         max_attempts: How many attempts may fail or crash; with the defaults the last is about ten hours after the
             first.
         max_crashes: How many attempts may crash: end with the process that made them.
-        max_age: Seconds after its arrival for which a delivery may be put off by `RetryLater`.
+        max_age: Seconds for which a delivery may be put off: by `RetryLater` since its arrival, and for want of a
+            handler (`after_missing`) since that was first found.
 
     Raises:
         ConfigurationError: A number is out of its range.
@@ -80,6 +82,16 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
     def after_crash(self, *, failures: int, crashes: int) -> float | None:
         """Return the seconds to wait after an attempt that crashed, or ``None``; arguments as `after_failure`."""
         return None if crashes >= self.max_crashes else self.after_failure(failures=failures, crashes=crashes)
+
+    def after_missing(self, *, age: float) -> float | None:
+        """Return the seconds to wait for a process that has all handlers of a delivery, or ``None``: too long.
+
+        Short at first, since while a deployment rolls the next process may have them, and up to five minutes later.
+
+        Args:
+            age: Seconds since a process first went without one of them.
+        """
+        return None if age >= self.max_age else min(max(_FIRST_MISSING, age / 10), _MOST_MISSING)
 
     def after_postponement(self, *, age: float, after: float) -> float | None:
         """Return the seconds to wait after a handler raised `RetryLater`, or ``None``: it has been put off too long.

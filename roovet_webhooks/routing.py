@@ -33,6 +33,9 @@ R = TypeVar("R")
 E = TypeVar("E")
 T = TypeVar("T")
 
+ANY_HANDLER = "*"
+"""Stands for the name of a handler where any will do: in place of a fallback's."""
+
 Function: TypeAlias = Callable[..., object]
 """A function of the user's, sync or async."""
 
@@ -82,6 +85,16 @@ class Handler:
 def _matches(pattern: str, event_name: str) -> bool:
     # "order.*" stands for everything below "order.", at any depth, and not for "order" itself.
     return pattern in {"*", event_name} or (pattern.endswith(".*") and event_name.startswith(pattern[:-1]))
+
+
+def covers(pattern: str, other: str) -> bool:
+    """Return whether a pattern matches all that another pattern or name matches.
+
+    Example:
+        >>> covers("order.*", "order.item.*"), covers("order.*", "*"), covers("order.*", "order.created")
+        (True, False, True)
+    """
+    return _matches(pattern, other)
 
 
 def name_of(function: Function) -> str:
@@ -401,6 +414,14 @@ class Plan:
         """Names and patterns of the events that are wanted; ``*`` where there is a fallback."""
         patterns = [pattern for handler in self.handlers for pattern, _, _ in handler.wants]
         return tuple(dict.fromkeys([*patterns, *(["*"] if self.fallback is not None else [])]))
+
+    def expected(self, event_name: str) -> tuple[str, ...]:
+        """Return the names of the handlers that want an event: what is recorded with a delivery.
+
+        For an event that only the fallback takes this is `ANY_HANDLER`.
+        """
+        names = tuple(handler.name for handler, _ in self.match(event_name))
+        return (ANY_HANDLER,) if self.fallback is not None and names == (self.fallback.name,) else names
 
     def __bool__(self) -> bool:
         """Say whether there is any handler at all."""

@@ -100,7 +100,15 @@ OF_A_DURABLE_INBOX = {
     name
     for name in EVENTS
     if name.partition(".")[0] in {"inbox", "worker", "engine"}
-    or name in {"delivery.stored", "delivery.too_old", "delivery.dead", "handler.failed_after_commit"}
+    or name
+    in {
+        "delivery.stored",
+        "delivery.too_old",
+        "delivery.dead",
+        "delivery.unhandled",
+        "handler.missing",
+        "handler.failed_after_commit",
+    }
 }
 
 

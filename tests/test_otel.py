@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 
 MARK = "only-the-body-says-this"
 # These are counted in the tests of the inbox.
-OF_A_DURABLE_INBOX = ("stored", "too_old", "dead")
+OF_A_DURABLE_INBOX = ("stored", "too_old", "dead", "unhandled")
 UNSET, ERROR = trace.StatusCode.UNSET, trace.StatusCode.ERROR
 
 

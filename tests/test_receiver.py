@@ -46,7 +46,7 @@ from roovet_webhooks.errors import TenantLookupFailed
 from roovet_webhooks.inbox.pending import Pending
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
     from pathlib import Path
 
     from roovet_webhooks.inbox.protocol import Claim, Outcome, Stored
@@ -825,9 +825,9 @@ class TestRetries:
 class PendingInbox(MemoryInbox):
     """Answers later, from another thread."""
 
-    def store(self, delivery: Delivery, *, claim: bool) -> Any:  # noqa: ANN401 - pending where the parent's is there
+    def store(self, delivery: Delivery, *, claim: bool, handlers: Sequence[str] | None = None) -> Any:  # noqa: ANN401 - pending where the parent's is there
         answer: Pending[Stored] = Pending()
-        stored = super().store(delivery, claim=claim)
+        stored = super().store(delivery, claim=claim, handlers=handlers)
 
         def later() -> None:
             answer.answer(stored)
@@ -846,9 +846,9 @@ class BlockingInbox(MemoryInbox):
         super().__init__()
         self.threads: set[int] = set()
 
-    def store(self, delivery: Delivery, *, claim: bool) -> Stored:
+    def store(self, delivery: Delivery, *, claim: bool, handlers: Sequence[str] | None = None) -> Stored:
         self.threads.add(threading.get_ident())
-        return super().store(delivery, claim=claim)
+        return super().store(delivery, claim=claim, handlers=handlers)
 
 
 class TestInboxes:
@@ -868,8 +868,8 @@ class TestInboxes:
     @both
     def test_one_that_is_down(self, answer: Answer) -> None:
         class Down(MemoryInbox):
-            def store(self, delivery: Delivery, *, claim: bool) -> Stored:
-                message = f"no disk for {delivery.id}, claim={claim}"
+            def store(self, delivery: Delivery, *, claim: bool, handlers: Sequence[str] | None = None) -> Stored:
+                message = f"no disk for {delivery.id}, claim={claim}, {handlers}"
                 raise InboxUnavailable(message)
 
         shop = Shop(inbox=Down())

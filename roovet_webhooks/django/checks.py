@@ -9,9 +9,10 @@ from django.core.checks import CheckMessage, Error, Warning  # noqa: A004 - Djan
 from roovet_webhooks.django.inbox import DjangoInbox
 from roovet_webhooks.django.receivers import inboxes, receivers
 from roovet_webhooks.errors import ConfigurationError, InboxError
+from roovet_webhooks.inbox.serving import REMEDY, mismatches
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from django.apps import AppConfig
 
@@ -48,9 +49,23 @@ def check_inboxes(
         if inbox.using in (databases or ()):
             try:
                 found += _warnings(inbox, inbox.faults())
+                found += _mismatches(inbox)
             except InboxError as error:
                 found.append(Error(str(error), obj=inbox, id="roovet_webhooks.E002"))
     return found
+
+
+def _mismatches(inbox: DjangoInbox) -> Iterator[CheckMessage]:
+    """Report handlers that a worker lacks, which its heartbeat tells."""
+    mine = [receiver for receiver in receivers() if receiver.inbox is inbox and receiver.engine is None]
+    try:
+        workers = inbox.workers()
+    except InboxError:
+        return  # `migrate` runs this before the tables are there, or as they are to be
+    for found in mismatches(workers, [receiver.served() for receiver in mine]):
+        message = f"handlers of {found.endpoint}: {found.message}"
+        kind, code = (Error, "E010") if found.level == "error" else (Warning, "W010")
+        yield kind(message, hint=REMEDY, obj=inbox, id=f"roovet_webhooks.{code}")
 
 
 def _warnings(inbox: DjangoInbox, faults: Iterable[Fault]) -> list[Warning]:

@@ -319,9 +319,11 @@ class DjangoInbox:
         ended = functools.partial(history.settled, claim, attempt, AttemptOutcome.RELEASED, reason=told)
         self._settle(claim, lambda now: changes.released(now=now, retry_in=retry_in, error=told), ended)
 
-    def return_unhandled(self, claim: Claim, error: str, *, retry_in: float) -> None:
+    def return_unhandled(
+        self, claim: Claim, error: str, *, retry_in: float, attempt: RecordedAttempt | None = None
+    ) -> None:
         """Give a claim back for want of a handler; see `DurableInbox.return_unhandled`."""
-        ended = functools.partial(self._claims.history.settled, claim, None, AttemptOutcome.UNHANDLED, reason=error)
+        ended = functools.partial(self._claims.history.settled, claim, attempt, AttemptOutcome.UNHANDLED, reason=error)
         self._settle(claim, lambda now: changes.unhandled(claim, error, now=now, retry_in=retry_in), ended)
 
     def bury(self, claim: Claim, error: str, outcome: Outcome, *, attempt: RecordedAttempt | None = None) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar, cast
 from roovet_webhooks import telemetry
 from roovet_webhooks.bridge import SyncBridge
 from roovet_webhooks.dispatch import context
+from roovet_webhooks.errors import ConfigurationError
 from roovet_webhooks.keys import forget_variables
 from roovet_webhooks.worker.bridge import failing, patiently
 
@@ -59,8 +60,17 @@ class Receivers:
         self._known: dict[str, WebhookReceiver] = {}
 
     def add(self, receiver: WebhookReceiver) -> None:
-        """Take a receiver's deliveries."""
-        self._known[receiver.endpoint] = receiver
+        """Take a receiver's deliveries.
+
+        Raises:
+            ConfigurationError: Another receiver has the endpoint, and a task says no more than that.
+        """
+        if self._known.setdefault(receiver.endpoint, receiver) is not receiver:
+            message = (
+                f"two receivers of the endpoint {receiver.endpoint!r} have one engine, whose tasks know no more of "
+                "them; give each receiver its own: endpoint='…'"
+            )
+            raise ConfigurationError(message)
 
     async def run(
         self, endpoint: str, number: int, bridge: Bridge, isolation: Isolation = lambda _: nullcontext()

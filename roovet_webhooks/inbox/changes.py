@@ -172,8 +172,6 @@ def expired(crashes: int, *, now: int, retry_in: float | None) -> Values:
 def replayed(state: State, round_: int, *, now: int) -> Values:
     """Return what a replay writes, from the state and round in which it finds the delivery.
 
-    It is then run by whatever is registered, not by what was registered when it was accepted.
-
     Raises:
         InvalidTransition: The delivery is open.
     """
@@ -185,7 +183,6 @@ def replayed(state: State, round_: int, *, now: int) -> Values:
         "available_at": now,
         "handed_at": None,
         "finished_at": None,
-        "handlers": None,
         **_FOUND,
         **counts,
     }

@@ -41,9 +41,6 @@ and no thread waits for it.
 
 ERROR_CHARACTERS = 500
 
-ANY_HANDLER = "*"
-"""In place of a handler's name: whatever a process has for the event, as it stands for a router's fallback."""
-
 
 class State(StrEnum):
     """Where a recorded delivery stands."""
@@ -169,8 +166,8 @@ class Claim(msgspec.Struct, frozen=True, gc=False):
         crashes: Leases that ran out so far.
         first_received_at: When the delivery first came, Unix seconds, of one that has been recorded before: its sender
             may have sent it again since.
-        handlers: Names of the handlers that were registered for the delivery when it was accepted; `ANY_HANDLER` stands
-            for whatever a process has for it. ``None`` when that was not recorded, or does not matter any more.
+        handlers: Names of the handlers that were registered for the delivery when it was accepted, see
+            `Plan.expected`. ``None`` when that was not recorded, or does not matter any more.
         unhandled_since: Since when it has been going back because a process had not all of them, Unix seconds.
         history: Its earlier attempts, as the inbox has stored them.
     """
@@ -405,13 +402,16 @@ class DurableInbox(Inbox, Protocol):
         """Claim one delivery by its number, if it is ready and due: what an engine's task does."""
         ...
 
-    def return_unhandled(self, claim: Claim, error: str, *, retry_in: float) -> Answer[None]:
+    def return_unhandled(
+        self, claim: Claim, error: str, *, retry_in: float, attempt: RecordedAttempt | None = None
+    ) -> Answer[None]:
         """Give a claim back because this process has not all of the delivery's handlers. It counts as no failure.
 
         Args:
             claim: The claim.
             error: Which handlers are missing.
             retry_in: Seconds to wait before the next attempt.
+            attempt: What the attempt came to, for the history.
 
         Raises:
             LeaseLost: The fence has moved on.
@@ -458,7 +458,7 @@ class DurableInbox(Inbox, Protocol):
         """Write a worker's heartbeat, and what it serves."""
         ...
 
-    def workers(self) -> Sequence[WorkerRecord]:
+    def workers(self) -> Answer[Sequence[WorkerRecord]]:
         """Return the workers that have been heard of within a minute, one record for each of their endpoints."""
         ...
 

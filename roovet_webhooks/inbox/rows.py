@@ -13,6 +13,7 @@ from roovet_webhooks.events import parse_envelope
 from roovet_webhooks.inbox import changes
 from roovet_webhooks.inbox.protocol import Claim, Outcome, State
 from roovet_webhooks.inbox.records import RecordedDelivery, WorkerRecord
+from roovet_webhooks.routing import ANY_HANDLER
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -147,6 +148,9 @@ class Found(NamedTuple):
         if self.outcome == Outcome.TOO_OLD and not confirmed:
             message = f"delivery {self.number} was too old to run when it arrived; its replay has to be confirmed"
             raise InvalidTransition(message)
+        if self.outcome in {Outcome.UNHANDLED, Outcome.IGNORED}:
+            # What was registered when it was accepted did not do: now it is whatever a process has for it.
+            values["handlers"] = changes.names_to_text((ANY_HANDLER,))
         return values
 
 

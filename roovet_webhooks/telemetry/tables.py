@@ -50,6 +50,9 @@ EVENTS: Mapping[str, LogEvent] = {
     "delivery.failed": LogEvent(
         "warning", "it was not done, and was answered 500 or 503", ("code", "reason", "duration")
     ),
+    "delivery.unhandled": LogEvent(
+        "info", "it was given back, since another process has a handler of it", ("code", "reason", "duration")
+    ),
     "delivery.dead": LogEvent(
         "error",
         "no attempt is left, or none could succeed; replay it when its cause is mended",
@@ -67,6 +70,17 @@ EVENTS: Mapping[str, LogEvent] = {
     ),
     "handler.dropped": LogEvent("info", "a handler raised `DropDelivery`", ("handler", "reason", "duration")),
     "handler.retry_later": LogEvent("warning", "a handler raised `RetryLater`", ("handler", "reason", "duration")),
+    "handler.missing": LogEvent(
+        "error",
+        "a handler that was registered when the delivery was accepted is not registered here; told once a minute",
+        ("handlers", "reason"),
+    ),
+    "event.unhandled": LogEvent(
+        "warning",
+        "no handler wants events of this name; told once for each name",
+        ("event_type", "nearest", "endpoint"),
+        verified=False,
+    ),
     "hook.failed": LogEvent(
         "error", "an `on_error` or `on_rejected` hook raised", ("hook",), verified=False, traceback=True
     ),
@@ -115,6 +129,12 @@ EVENTS: Mapping[str, LogEvent] = {
         ("reason",),
         verified=False,
     ),
+    "worker.differs": LogEvent(
+        "warning",
+        "another worker of an endpoint has other handlers, or handles other events",
+        ("reason", "endpoint"),
+        verified=False,
+    ),
     "worker.error": LogEvent("error", "a fault that nobody foresaw", traceback=True),
     "worker.failed": LogEvent("error", "a worker inside of a server has ended", verified=False, traceback=True),
     "engine.unknown_endpoint": LogEvent(
@@ -160,6 +180,8 @@ FIELDS: Mapping[str, Field] = {
     "status": Field("HTTP status of the answer", "http.response.status_code"),
     "evidence": Field("what else is known of a refusal, such as its `skew` in seconds"),
     "path": Field("path of the request, at most 200 characters"),
+    "handlers": Field("names of the handlers that are missing"),
+    "nearest": Field("the registered name or pattern that is most like it"),
     "hook": Field("name of the hook"),
     "findings": Field("codes of what is wrong with a refused delivery, the most likely cause first"),
     "number": Field("number of the delivery in its inbox"),
@@ -195,8 +217,8 @@ MEANINGS: Mapping[str, str] = {
     **{field.attribute: field.meaning for field in FIELDS.values() if field.attribute},
     OUTCOME: (
         "of a receipt `stored`, `too_old`, `handled`, `ignored`, `dropped`, `duplicate`, `in_flight`, `retry_later`, "
-        "`failed`, `dead`, `rejected`, or `opened` in a guarded view; of a run `handled`, `dropped`, `retry_later`, "
-        "`failed`, or `interrupted`"
+        "`unhandled`, `failed`, `dead`, `rejected`, or `opened` in a guarded view; of a run `handled`, `dropped`, "
+        "`retry_later`, `failed`, or `interrupted`"
     ),
     ATTRIBUTES["code"]: "`code` of the refusal or failure; of a run that failed, the class of what the handler raised",
 }

@@ -17,6 +17,7 @@ from roovet_webhooks.numbers import is_count, is_number
 from roovet_webhooks.worker.bridge import WorkerBridge
 from roovet_webhooks.worker.feed import Crew, Feed
 from roovet_webhooks.worker.floor import Floor
+from roovet_webhooks.worker.peers import Peers
 from roovet_webhooks.worker.relay import Relay
 
 if TYPE_CHECKING:
@@ -80,8 +81,12 @@ class Worker:
             for receiver in receivers
             if not receiver.inbox.durable
         ]
-        if len({(id(receiver.inbox), receiver.endpoint) for receiver in receivers}) < len(receivers):
-            faults.append("two receivers have the same endpoint and the same inbox; only one can run its deliveries")
+        durable = [receiver for receiver in receivers if receiver.inbox.durable]
+        if len({(cast("DurableInbox", one.inbox).location, one.endpoint) for one in durable}) < len(durable):
+            faults.append(
+                "two receivers have the same endpoint and the same inbox, so that each would take the other's "
+                "deliveries; give each its own: endpoint='…'"
+            )
         numbers = is_count(concurrency) and is_number(grace) and is_number(poll)
         if not (numbers and concurrency >= 1 and grace >= 0 and poll > 0):
             faults.append(
@@ -216,13 +221,14 @@ class Worker:
     @staticmethod
     async def _beat(bridge: WorkerBridge, inbox: DurableInbox, served: list[Served]) -> None:
         """Watch over an inbox's claims, and say now and then that its endpoints have a worker."""
-        watching = False
+        watching, peers = False, Peers(inbox.owner, served)
         while True:
             try:
                 if not watching:
                     await bridge.to_inbox(inbox.watch_over)
                     watching = True
                 await bridge.once(inbox, inbox.beat, inbox.owner, served)
+                peers.look(await bridge.once(inbox, inbox.workers))
             except InboxError:
                 pass  # a feed of the same inbox has told it
             await asyncio.sleep(BEAT_EVERY if watching else 1.0)

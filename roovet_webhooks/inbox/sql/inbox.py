@@ -297,9 +297,11 @@ class SQLInbox:
         ended = partial(self._history.settled, claim, attempt, AttemptOutcome.RELEASED, reason=told)
         return self._end(claim, lambda now: changes.released(now=now, retry_in=retry_in, error=told), ended)
 
-    def return_unhandled(self, claim: Claim, error: str, *, retry_in: float) -> Pending[None]:
+    def return_unhandled(
+        self, claim: Claim, error: str, *, retry_in: float, attempt: RecordedAttempt | None = None
+    ) -> Pending[None]:
         """Give a claim back for want of a handler; see `DurableInbox.return_unhandled`."""
-        ended = partial(self._history.settled, claim, None, AttemptOutcome.UNHANDLED, reason=error)
+        ended = partial(self._history.settled, claim, attempt, AttemptOutcome.UNHANDLED, reason=error)
         return self._end(claim, lambda now: changes.unhandled(claim, error, now=now, retry_in=retry_in), ended)
 
     def bury(
@@ -409,10 +411,9 @@ class SQLInbox:
 
         return self._run(beat)
 
-    def workers(self) -> Sequence[WorkerRecord]:
+    def workers(self) -> Pending[Sequence[WorkerRecord]]:
         """Return the workers that are alive; see `DurableInbox.workers`."""
-        with self._store.read() as (connection, now):
-            return all_workers(connection, now)
+        return self._run(all_workers)
 
     # Operators
 
