@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from functools import cache
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from urllib.parse import SplitResult
 
 # The ports that the services have by themselves, on this machine, and users that a fresh installation has.
-_URLS = {
+URLS = {
     "postgresql": "postgresql+psycopg://postgres@127.0.0.1:5432/test",
     "redis": "redis://127.0.0.1:6379/15",
     "rabbitmq": "amqp://guest:guest@127.0.0.1:5672//",
@@ -32,14 +33,19 @@ def url_of(service: str) -> str:
 
     If the service cannot be used there, the test is skipped; if ``CI`` is set, the test fails.
     """
-    variable = f"ROOVET_TEST_{service.upper()}"
-    url = os.environ.get(variable, _URLS[service])
+    variable = variable_of(service)
+    url = os.environ.get(variable, URLS[service])
     fault = _fault(service, url)
     if fault is None:
         return url
     if os.environ.get("CI"):
         pytest.fail(f"no {service} at {variable} or its default: {fault}")
     pytest.skip(f"no {service}; {variable} is the URL of one")
+
+
+def variable_of(service: str) -> str:
+    """Return the variable that has the URL of a service."""
+    return f"ROOVET_TEST_{service.upper()}"
 
 
 @cache
@@ -92,3 +98,16 @@ _CONNECT: dict[str, Callable[[str], None]] = {
     "redis": _redis,
     "rabbitmq": _rabbitmq,
 }
+
+
+def main() -> None:
+    """Exit with an error that names every service that cannot be used."""
+    faults = {service: _fault(service, os.environ.get(variable_of(service), url)) for service, url in URLS.items()}
+    lines = [
+        f"no {service} at {variable_of(service)} or its default: {fault}" for service, fault in faults.items() if fault
+    ]
+    sys.exit("\n".join(lines) or None)
+
+
+if __name__ == "__main__":
+    main()

@@ -112,11 +112,18 @@ class Shop:
 
     def did(self, word: str) -> list[str]:
         """Return the resources of which a handler has noted a word."""
+        return [resource for noted, resource, _ in self._notes() if noted == word]
+
+    def pids(self) -> set[str]:
+        """Return the processes in which a handler has noted anything."""
+        return {pid for _, _, pid in self._notes()}
+
+    def _notes(self) -> list[list[str]]:
         try:
             lines = (self.folder / "did").read_text().splitlines()
         except FileNotFoundError:
             return []
-        return [line.split()[1] for line in lines if line.startswith(f"{word} ")]
+        return [line.split() for line in lines]
 
     def go(self) -> None:
         """Let slow handlers end."""

@@ -137,6 +137,7 @@ def project(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Project]
 
 
 @pytest.mark.timeout(1200)  # of the long run; the ordinary one takes half a minute
+@pytest.mark.long
 def test_killed_at_random(project: Project) -> None:
     makers = [project.receiver, project.worker, project.worker]
     acknowledged, about = killed_at_random(makers, project.port, pause=2.0)

@@ -69,6 +69,7 @@ def test_every_block_of_the_page_is_a_file_that_runs() -> None:
     assert FILES.keys() == {*OF_PYTEST, WITH_UNITTEST, *OF_DJANGO, *helpers}
 
 
+@pytest.mark.long
 def test_the_files_for_pytest_pass(directory: Path) -> None:
     printed = pytest_in(directory, "-v", "-p", "no:django", *OF_PYTEST, PYTHONPATH=str(ROOT / "examples"))
     ran = re.findall(r"^(\S+\.py)::(\w+)(?:\[[\w-]+\])? (PASSED|SKIPPED)", printed, re.MULTILINE)
@@ -100,6 +101,7 @@ def test_the_file_for_django_passes(project: Path) -> None:
     assert "Ran 2 tests" in printed
 
 
+@pytest.mark.long
 def test_the_file_for_pytest_django_passes(project: Path) -> None:
     printed = pytest_in(project, "shop/test_webhooks.py", DJANGO_SETTINGS_MODULE="config.settings", PYTHONPATH=".")
     assert f"{1 + len(FORGERIES)} passed" in printed
@@ -110,6 +112,7 @@ def test_every_link_of_the_page_leads_somewhere() -> None:
         assert (ROOT / "docs" / "how-to" / target).exists(), target
 
 
+@pytest.mark.long
 def test_the_failure_on_the_page_is_a_real_one(directory: Path) -> None:
     [shown] = re.findall(r"^```text\nAssertionError: (.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
     (directory / "test_shown.py").write_text(

@@ -101,6 +101,7 @@ class Shop:
 
 @pytest.mark.timeout(1200)  # of the long run; the ordinary one takes half a minute
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+@pytest.mark.long
 def test_killed_at_random(kind: str, tmp_path: Path) -> None:
     with url_on(kind, tmp_path) as url:
         shop = Shop(tmp_path, url)

@@ -91,7 +91,9 @@ def run(folder: Path, code: str, *options: str) -> subprocess.CompletedProcess[s
     )
 
 
-@pytest.mark.parametrize("options", [(), ("-n", "2")], ids=["alone", "distributed"])
+@pytest.mark.parametrize(
+    "options", [(), pytest.param(("-n", "2"), marks=pytest.mark.long)], ids=["alone", "distributed"]
+)
 def test_every_leak_fails_the_run_and_is_named(options: tuple[str, ...], tmp_path: Path) -> None:
     tests = "".join(
         f"def test_{name}(capsys):\n    secret = made({name!r})\n    {leak}\n\n" for name, leak in LEAKS.items()

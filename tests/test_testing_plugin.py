@@ -135,6 +135,7 @@ def test_the_entry_point_is_the_module() -> None:
     assert entry.value == "roovet_webhooks.testing.plugin"
 
 
+@pytest.mark.long
 def test_it_tells_of_itself(project: Path) -> None:
     shown = run(project, "--fixtures").stdout
     ours = shown.partition("fixtures defined from roovet_webhooks.testing.plugin")[2].partition("\n---")[0]

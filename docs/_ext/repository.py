@@ -9,7 +9,12 @@ if TYPE_CHECKING:
     from sphinx.application import Sphinx
     from sphinx.util.typing import ExtensionMetadata
 
-ABOUT = {"README.md": "readme.md", "CHANGELOG.md": "CHANGELOG.md", "examples": "readme.md#examples"}
+ABOUT = {
+    "README.md": "readme.md",
+    "CHANGELOG.md": "CHANGELOG.md",
+    "CONTRIBUTING.md": "CONTRIBUTING.md",
+    "examples": "readme.md#examples",
+}
 """What is linked to, from the root of the repository, and the page about it."""
 
 

@@ -15,7 +15,12 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
 
-@pytest.fixture(scope="session", params=SERVERS)
+# One of each kind runs in an ordinary run, and the others in a long one.
+OF_EACH_KIND = {"uvicorn h11, starlette", "hypercorn, starlette", "granian, flask", "gunicorn, django"}
+_PARAMS = [pytest.param(name, marks=() if name in OF_EACH_KIND else pytest.mark.long) for name in SERVERS]
+
+
+@pytest.fixture(scope="session", params=_PARAMS)
 def server(request: pytest.FixtureRequest) -> Generator[Server]:
     with serving(*SERVERS[request.param]) as running:
         yield running

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp
 
-ASGI_SERVERS = ("uvicorn-h11", "uvicorn-httptools", "hypercorn", "granian-asgi")
+ASGI_SERVERS = [
+    "uvicorn-h11",
+    *(pytest.param(name, marks=pytest.mark.long) for name in ("uvicorn-httptools", "hypercorn", "granian-asgi")),
+]
 
 
 @pytest.mark.parametrize("mount", ["middleware_without_handlers", "app_alone_without_handlers"])

@@ -52,7 +52,7 @@ SET_UP = [
     "python3 -m venv .venv && .venv/bin/pip install -q -c constraints.txt '.[cli]' && .venv/bin/roovet-webhooks demo",
     (
         "python3 -m venv .venv && .venv/bin/pip install -q 'pip>=25.1' && .venv/bin/pip install -q -c constraints.txt "
-        "-e '.[all]' --group test && .venv/bin/python -m pytest --cov"
+        "-e '.[all]' --group test && .venv/bin/python -m pytest -n 2"
     ),
 ]
 BUILD = ".venv/bin/sphinx-build -W --keep-going -n docs docs/_build/html"

@@ -24,6 +24,7 @@ needs_a_shell = pytest.mark.skipif(
 
 @needs_a_shell
 @pytest.mark.parametrize("page", TUTORIALS)
+@pytest.mark.long
 def test_a_tutorial_can_be_followed_to_the_letter(page: str, tmp_path: Path) -> None:
     assert Walk(page, tmp_path, real=False).follow() == len(blocks_of(page))
 

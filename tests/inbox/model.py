@@ -14,6 +14,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from support import SECRET
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from roovet_webhooks.delivery import Identity
     from roovet_webhooks.inbox.records import RecordedDelivery
 
-EXAMPLES = int(os.environ.get("ROOVET_TEST_MODEL_EXAMPLES", "12"))
+EXAMPLES = int(os.environ.get("ROOVET_TEST_MODEL_EXAMPLES", settings().max_examples // 8))
 STEPS = int(os.environ.get("ROOVET_TEST_MODEL_STEPS", "40"))
 
 POLICY = RetryPolicy(first=5, factor=2, most=60, max_attempts=4, max_crashes=3, max_age=20 * DAY)

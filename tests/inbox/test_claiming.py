@@ -296,6 +296,7 @@ class TestOrder:
         stored(durable, inbox, "a", "a", "a")
         assert len(take(inbox)) == 3
 
+    @pytest.mark.long
     def test_claimers_at_the_same_time_keep_the_order(self, durable: World) -> None:
         inbox = durable.process()
         stored(durable, inbox, *(f"r{number % 5}" for number in range(60)))

@@ -434,6 +434,7 @@ class TestClosing:
             inbox.store(database.delivery(), claim=False)
         assert inbox._committer._serving is None
 
+    @pytest.mark.long
     def test_every_operation_is_answered_whenever_it_closes(self, sqlite: SQLWorld) -> None:
         for _ in range(20):
             inbox = sqlite.process()

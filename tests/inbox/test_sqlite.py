@@ -562,6 +562,7 @@ def ended(processes: list[subprocess.Popen[bytes]]) -> list[str]:
     return complaints
 
 
+@pytest.mark.long
 def test_eight_processes_make_the_tables_at_once(empty: SQLWorld) -> None:
     children: list[int] = []
     start = time.monotonic() + 0.3
@@ -602,6 +603,7 @@ inbox.close()
 """
 
 
+@pytest.mark.long
 def test_several_processes_write_at_once(sqlite: SQLiteWorld) -> None:
     tests = str(Path(__file__).parent.parent)
     assert ended([started(STORE, sqlite.url(), name, tests) for name in range(3)]) == []
@@ -653,8 +655,11 @@ class TestFork:
     @pytest.mark.parametrize(
         "act",
         [
-            *("store", "claim", "renew", "reap", "close", "transaction"),
-            *("get", "find", "stats", "body", "number_of", "health"),
+            *("store", "claim", "close"),
+            *(
+                pytest.param(act, marks=pytest.mark.long)
+                for act in ("renew", "reap", "transaction", "get", "find", "stats", "body", "number_of", "health")
+            ),
         ],
     )
     def test_whatever_a_child_does_first(self, database: Any, act: str) -> None:  # noqa: ANN401 - a SQLWorld
@@ -817,6 +822,7 @@ with inbox._store.write():
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
 
+    @pytest.mark.long
     def test_forks_under_load(self, sqlite: SQLiteWorld) -> None:
         inbox = sqlite.process()
         inbox.open()

@@ -105,7 +105,7 @@ def test_the_table_is_what_happens(durable: World, state: State | None, subtests
         case = brought_to(durable, inbox, state, step)
         before = None if state is None else record_of(inbox, case.delivery)
         to = STEPS.get((state, step)) or ALSO.get((state, step))
-        with subtests.test(step):
+        with subtests.test(step.value):
             assert PLAY[step](case) == (to is not None)
             if to is not None:
                 assert record_of(inbox, case.delivery).state is to
