@@ -72,8 +72,7 @@ def read_input(environ: Mapping[str, Any], stream: InputStream | None = None) ->
     Raises:
         IncompleteBody: The connection closed, or the server found the body malformed, before its end.
     """
-    if stream is None:
-        stream = environ["wsgi.input"]
+    source: InputStream = environ["wsgi.input"] if stream is None else stream
     length = environ.get("CONTENT_LENGTH")
     # admit() has refused a length that is not a number.
     left = int(length) if length else None
@@ -83,7 +82,7 @@ def read_input(environ: Mapping[str, Any], stream: InputStream | None = None) ->
     while left is None or received < left:
         wanted = CHUNK_BYTES if left is None else min(CHUNK_BYTES, left - received)
         try:
-            chunk = stream.read(wanted)
+            chunk = source.read(wanted)
         except Exception as error:  # servers raise what they like for a broken body
             message = f"the server could not read the body after {received} bytes: {type(error).__name__}"
             raise IncompleteBody(message, received=received, declared=left) from error

@@ -20,7 +20,7 @@ ROWS = [
     ["inbox"],
     ["life", "bridge", "admission", "intake", "tenants"],
     ["unhandled", "dispatch", "refusal", "receiver"],
-    ["asgi", "wsgi", "flask", "django", "worker", "engines"],
+    ["asgi", "aws", "wsgi", "flask", "django", "worker", "engines"],
     # A framework looks for its commands in a place of its own; they are tools all the same.
     ["operations", "api", "sandbox", "testing", "cli", "django.management", "console"],
 ]

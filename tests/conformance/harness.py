@@ -124,10 +124,11 @@ class ReceiveAsync(_InProcess):
 class Asgi(_InProcess):
     """Calls an ASGI application."""
 
-    def __init__(self, mount: Callable[[Stage], ASGIApp], *, prefix: bytes = b"") -> None:
+    def __init__(self, mount: Callable[[Stage], ASGIApp], *, prefix: bytes = b"", scheme: str = "http") -> None:
         super().__init__()
         self.app = mount(self.stage)
         self.prefix = prefix
+        self.scheme = scheme
 
     def send(self, wire: Wire) -> Answer | None:
         """Send a request as a server's messages."""
@@ -141,7 +142,7 @@ class Asgi(_InProcess):
             "asgi": {"version": "3.0", "spec_version": "2.3"},
             "http_version": wire.version.decode(),
             "method": wire.method.decode(),
-            "scheme": "http",
+            "scheme": self.scheme,
             "path": path.decode(),
             "raw_path": path,
             "query_string": query,

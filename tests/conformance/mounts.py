@@ -117,7 +117,7 @@ def handlers_at_startup(stage: Stage) -> ASGIApp:
     return WebhookMiddleware(app, receiver=receiver)
 
 
-def fastapi_routes(stage: Stage) -> ASGIApp:
+def fastapi_routes(stage: Stage) -> FastAPI:
     """Return a FastAPI application with a route for each receiver."""
     app = FastAPI()
     for path, receiver in stage.receivers.items():
@@ -126,7 +126,7 @@ def fastapi_routes(stage: Stage) -> ASGIApp:
     return app
 
 
-def flask_blueprints(stage: Stage) -> WSGIApplication:
+def flask_app(stage: Stage) -> Flask:
     """Return a Flask application with a blueprint for each receiver."""
     app = Flask(__name__)
     for path, receiver in stage.receivers.items():
@@ -136,7 +136,12 @@ def flask_blueprints(stage: Stage) -> WSGIApplication:
     def control(what: str) -> FlaskResponse:
         return FlaskResponse(stage.control(what), mimetype="application/json")
 
-    return app.wsgi_app
+    return app
+
+
+def flask_blueprints(stage: Stage) -> WSGIApplication:
+    """Return that application as a server calls it."""
+    return flask_app(stage).wsgi_app
 
 
 def django_urls(stage: Stage, *, asynchronous: bool) -> str:

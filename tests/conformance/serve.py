@@ -34,6 +34,12 @@ def _django(*, asynchronous: bool) -> Any:  # noqa: ANN401 - either kind of appl
     return mounts.django_asgi() if asynchronous else mounts.django_wsgi()
 
 
+def _behind(name: str) -> Any:  # noqa: ANN401 - either kind of application
+    from conformance import behind  # noqa: PLC0415 - much to load, and only here
+
+    return getattr(behind, name)()
+
+
 _MOUNTS: dict[str, Callable[[], Any]] = {
     "starlette_routes": lambda: mounts.starlette_routes(Stage()),
     "starlette_middleware": lambda: mounts.starlette_middleware(Stage()),
@@ -46,6 +52,9 @@ _MOUNTS: dict[str, Callable[[], Any]] = {
     "flask_blueprints": lambda: mounts.flask_blueprints(Stage()),
     "django_asgi": lambda: _django(asynchronous=True),
     "django_wsgi": lambda: _django(asynchronous=False),
+    "fastapi_behind": lambda: _behind("fastapi_behind"),
+    "flask_behind": lambda: _behind("flask_behind"),
+    "django_behind": lambda: _behind("django_behind"),
 }
 
 

@@ -22,7 +22,7 @@ from conformance.stage import CONTROL
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-START_SECONDS = 60.0
+START_SECONDS = 90.0
 STOP_SECONDS = 10.0
 ANSWER_SECONDS = 30.0
 
@@ -44,7 +44,9 @@ SERVERS: dict[str, tuple[str, str, frozenset[str]]] = {
     "flask run": ("werkzeug", "flask_blueprints", frozenset({"wsgi"})),
 }
 
-_SEEN = Wire(b"GET", CONTROL.encode() + b"seen", b"1.1", (), (), chunked=False, complete=True, ending=Ending.WAIT)
+# As behind a proxy that ends TLS: some applications redirect what came without it.
+_HTTPS = (b"X-Forwarded-Proto: https",)
+_SEEN = Wire(b"GET", CONTROL.encode() + b"seen", b"1.1", _HTTPS, (), chunked=False, complete=True, ending=Ending.WAIT)
 
 
 class NotStarted(Exception):
@@ -204,7 +206,8 @@ def _wait_until_ready(server: Server, process: subprocess.Popen[bytes], said: IO
     deadline = time.monotonic() + START_SECONDS
     while process.poll() is None and time.monotonic() < deadline:
         # Refused: granian has not bound its port yet. Closed without an answer: the server is about to end.
-        with suppress(ConnectionRefusedError):
+        # Neither: a worker that is still importing has the connection wait.
+        with suppress(ConnectionRefusedError, TimeoutError):
             if server.send(_SEEN) is not None:
                 return
         time.sleep(0.05)

@@ -69,6 +69,10 @@ class Stage:
 
         return receiver
 
+    def guarding(self) -> WebhookReceiver:
+        """Return a receiver for a view of one's own."""
+        return self._receiver("guarded", Router())
+
     def note(self, handler: str, delivery: Delivery) -> None:
         """Record that a handler ran, and over which bytes."""
         self.seen.append(f"{handler}:{delivery.attempt}:{delivery.event.id}:{sha256(delivery.raw).hexdigest()}")

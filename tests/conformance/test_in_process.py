@@ -8,16 +8,19 @@ import pytest
 
 from conformance.cases import CASES, Case
 from conformance.harness import IN_PROCESS, Harness
+from conformance.lambdas import LAMBDAS
 from conformance.play import play
+
+MOUNTS = {**IN_PROCESS, **LAMBDAS}
 
 
 @cache
 def harness_of(name: str) -> Harness:
-    return IN_PROCESS[name]()
+    return MOUNTS[name]()
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-@pytest.mark.parametrize("name", IN_PROCESS)
+@pytest.mark.parametrize("name", MOUNTS)
 def test_the_verdict_is_the_same_under_every_mount(name: str, case: Case) -> None:
     play(case, harness_of(name))
 
