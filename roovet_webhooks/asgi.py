@@ -16,6 +16,7 @@ from roovet_webhooks.bridge import AsyncBridge
 from roovet_webhooks.errors import BodyAlreadyRead, ConfigurationError, IncompleteBody, WebhookError
 from roovet_webhooks.keys import forget_variables
 from roovet_webhooks.messages import WebhookRequest, WebhookResponse, error_response
+from roovet_webhooks.misuse import check_receiver
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
@@ -41,10 +42,11 @@ class WebhookApp:
         receiver: The receiver.
 
     Raises:
-        ConfigurationError: The receiver has no secret.
+        ConfigurationError: It is no receiver, or has no secret.
     """
 
     def __init__(self, receiver: WebhookReceiver) -> None:
+        check_receiver(receiver, "WebhookApp(receiver)")
         receiver.require_secret()
         self.receiver = receiver
 
@@ -74,10 +76,11 @@ class WebhookMiddleware:
     made: a server would take that for an application without a lifespan, and start.
 
     Raises:
-        ConfigurationError: The path does not begin with a slash.
+        ConfigurationError: It is no receiver, or the path does not begin with a slash.
     """
 
     def __init__(self, app: ASGIApp, *, receiver: WebhookReceiver, path: str = "/webhooks/roovet") -> None:
+        check_receiver(receiver, "WebhookMiddleware(app, receiver=receiver)")
         if not path.startswith("/"):
             message = f"path must begin with a slash, not {path!r}"
             raise ConfigurationError(message)
@@ -250,9 +253,10 @@ def verified_delivery(receiver: WebhookReceiver) -> Callable[[Request], Awaitabl
     Nothing is recorded and no handler runs.
 
     Raises:
-        ConfigurationError: The receiver has no secret.
+        ConfigurationError: It is no receiver, or has no secret.
         WebhookHTTPException: From the dependency: the request is refused.
     """
+    check_receiver(receiver, "Depends(verified_delivery(receiver))")
     receiver.require_secret()
 
     async def dependency(request: Request) -> Delivery:
@@ -274,8 +278,9 @@ def verified_webhook(
     Nothing is recorded and no handler runs.
 
     Raises:
-        ConfigurationError: The receiver has no secret.
+        ConfigurationError: It is no receiver, or has no secret.
     """
+    check_receiver(receiver, "@verified_webhook(receiver)")
     receiver.require_secret()
 
     def decorate(endpoint: Callable[[Request, Delivery], object]) -> Callable[[Request], Awaitable[Response]]:

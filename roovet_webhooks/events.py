@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import lru_cache
 from types import MappingProxyType
@@ -101,14 +102,21 @@ class Event(msgspec.Struct, metaclass=EventMeta, frozen=True, dict=True):
         try:
             payload: dict[str, object] = msgspec.json.decode(raw)
         except msgspec.ValidationError:
-            # A number that fits no int or float: JSON all the same, and no reason to fail.
-            payload = json.loads(raw, parse_int=float)
+            # A number that fits no float: JSON all the same, and no reason to fail. Integers stay what they are.
+            payload = json.loads(raw, parse_int=_integer)
         declared = {field.encode_name for field in msgspec.structs.fields(self)}
         return MappingProxyType({name: value for name, value in payload.items() if name not in declared})
 
     def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
         """Pickle the declared fields; the raw body stays where it is."""
         return type(self), msgspec.structs.astuple(self)
+
+
+def _integer(digits: str) -> int | float:
+    try:
+        return int(digits)
+    except ValueError:  # thousands of digits, which Python does not read for fear of their cost
+        return float(digits)
 
 
 class OrderCreated(Event, event="order.created"):
@@ -197,12 +205,11 @@ def _make_decoder(wanted: object) -> Decode:
     if wanted is Event:
         return _envelope_itself
     if not hasattr(wanted, "__pydantic_validator__"):
-        try:
+        # What msgspec does not know, pydantic may. Each kind of type that it does not know has an error of its own.
+        with suppress(Exception):
             # A type without a schema has, at some depth, a part that msgspec only lets through, such as a model.
             msgspec.json.schema(wanted)
             return _msgspec_decoder(wanted)
-        except TypeError:
-            pass  # pydantic may know it.
     return _pydantic_decoder(wanted)
 
 
@@ -231,7 +238,7 @@ def _msgspec_decoder(wanted: Any) -> Decode:  # noqa: ANN401 - any type form
 
 def _pydantic_decoder(wanted: Any) -> Decode:  # noqa: ANN401 - any type form
     try:
-        from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError  # noqa: PLC0415 - an extra
+        from pydantic import TypeAdapter, ValidationError  # noqa: PLC0415 - an extra
     except ImportError as missing:
         message = (
             f"{wanted!r} is not a type that msgspec can build; for a pydantic model, "
@@ -240,7 +247,7 @@ def _pydantic_decoder(wanted: Any) -> Decode:  # noqa: ANN401 - any type form
         raise MissingExtraError(message, extra="pydantic") from missing
     try:
         adapter: TypeAdapter[object] = TypeAdapter(wanted)
-    except PydanticSchemaGenerationError:
+    except Exception:  # noqa: BLE001 - a name that is not there, a part that it cannot build, and more
         message = (
             f"{wanted!r} cannot be built from JSON; use an Event class, a dataclass, a TypedDict, "
             "a msgspec Struct or a pydantic model"

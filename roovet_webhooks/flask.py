@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from roovet_webhooks.errors import BodyAlreadyRead, ConfigurationError, MissingExtraError, WebhookError
 from roovet_webhooks.messages import error_response
+from roovet_webhooks.misuse import check_receiver
 from roovet_webhooks.wsgi import read_input, request_of, response_headers
 
 try:
@@ -39,8 +40,9 @@ def webhook_blueprint(receiver: WebhookReceiver, *, path: str = "/webhooks/roove
         path: The path to answer; a ``url_prefix`` of the registration comes before it.
 
     Raises:
-        ConfigurationError: The receiver has no secret, or the path does not begin with a slash.
+        ConfigurationError: It is no receiver, or has no secret, or the path does not begin with a slash.
     """
+    check_receiver(receiver, "app.register_blueprint(webhook_blueprint(receiver))")
     receiver.require_secret()
     if not path.startswith("/"):
         fault = f"path must begin with a slash, not {path!r}"
@@ -82,8 +84,9 @@ def verified_webhook(receiver: WebhookReceiver) -> Guard:
     Nothing is recorded and no handler runs. Give the route ``methods=["POST"]``.
 
     Raises:
-        ConfigurationError: The receiver has no secret.
+        ConfigurationError: It is no receiver, or has no secret.
     """
+    check_receiver(receiver, "@verified_webhook(receiver)")
     receiver.require_secret()
 
     def decorate(view: Callable[Concatenate[Delivery, P], R]) -> Callable[P, R | Response]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, TypeAlias, cast
 
 from roovet_webhooks.keys import Unpicklable
 
@@ -33,7 +33,7 @@ class WebhookRequest(Unpicklable):
         needs_length: The body ends by Content-Length alone; without a valid one it cannot be read (411).
 
     Raises:
-        TypeError: The body is a str.
+        TypeError: The method or the path is no text, the headers are no pairs of bytes, or the body has no bytes.
     """
 
     _holds: ClassVar[str] = "a signature and a body"
@@ -52,9 +52,7 @@ class WebhookRequest(Unpicklable):
         http_version: str = "1.1",
         needs_length: bool = False,
     ) -> None:
-        if isinstance(body, str):
-            message = "body must be the raw bytes that arrived, not str: decoding may have changed what was signed"
-            raise TypeError(message)
+        _check_parts(method, path, headers, body)
         self.method: str = method
         self.path: str = path
         self.headers: Sequence[tuple[bytes, bytes]] = headers
@@ -90,6 +88,41 @@ class WebhookRequest(Unpicklable):
     def __repr__(self) -> str:
         """Show where it went; headers and body stay out of logs."""
         return f"WebhookRequest({self.method!r}, {self.path!r})"
+
+
+def _check_parts(method: object, path: object, headers: object, body: object) -> None:
+    """Check the parts of a request that every later step relies on.
+
+    Raises:
+        TypeError: One is of another type.
+    """
+    if not (isinstance(method, str) and isinstance(path, str)):
+        message = f"method and path must be str, not {type(method).__name__} and {type(path).__name__}"
+        raise TypeError(message)
+    if isinstance(headers, str | bytes | Mapping) or not isinstance(headers, Iterable):
+        raise _no_pairs(type(headers).__name__)
+    for pair in cast("Iterable[object]", headers):
+        if not isinstance(pair, tuple | list) or len(cast("Sequence[object]", pair)) != 2:  # noqa: PLR2004 - a pair
+            what = f"{type(cast('object', headers)).__name__} of {type(pair).__name__}"
+            raise _no_pairs(what)
+        for part in cast("Sequence[object]", pair):
+            if not isinstance(part, bytes):
+                what = f"pairs of {type(part).__name__}"
+                raise _no_pairs(what)
+    if isinstance(body, str):
+        message = "body must be the raw bytes that arrived, not str: decoding may have changed what was signed"
+        raise TypeError(message)
+    if isinstance(body, bytearray | memoryview | Mapping) or not isinstance(body, bytes | Iterable | AsyncIterable):
+        hint = "bytes(body)" if isinstance(body, bytearray | memoryview) else "the raw body, or its chunks"
+        message = f"body must be the raw bytes that arrived, not {type(body).__name__}; pass {hint}"
+        raise TypeError(message)
+
+
+def _no_pairs(what: str) -> TypeError:
+    return TypeError(
+        f"headers must be pairs of bytes, not {what}; "
+        "pass [(name.encode('latin-1'), value.encode('latin-1')) for name, value in headers.items()]"
+    )
 
 
 class WebhookResponse:

@@ -80,7 +80,7 @@ _TOLD_UNDONE: Mapping[type[WebhookError], str] = {
 _UNCHANGED: Any = object()
 
 # Those that have been found ready in this process.
-_checked: WeakSet[WebhookReceiver] = WeakSet()
+_ready_receivers: WeakSet[WebhookReceiver] = WeakSet()
 _checking = threading.Lock()
 
 F = TypeVar("F", bound=Callable[..., object])
@@ -307,11 +307,11 @@ class WebhookReceiver(Router):
             )
             raise ConfigurationError(message)
         with _checking:
-            _checked.add(self)
+            _ready_receivers.add(self)
 
     def _find_twin(self) -> WebhookReceiver | None:
         with _checking:
-            others = [one for one in _checked if one is not self and one.endpoint == self.endpoint]
+            others = [one for one in _ready_receivers if one is not self and one.endpoint == self.endpoint]
         for other in others:
             if other.inbox.durable and other._location == self._location and not same(other.served(), self.served()):
                 return other
@@ -358,8 +358,11 @@ class WebhookReceiver(Router):
 
         Returns:
             The answer, in every case: whatever a stranger sends, nothing is raised.
+
+        Raises:
+            TypeError: It is no `WebhookRequest`.
         """
-        return run(self._receive(request, SyncBridge()))
+        return run(self._receive(_checked(request), SyncBridge()))
 
     async def receive_async(self, request: WebhookRequest, *, bridge: AsyncBridge | None = None) -> WebhookResponse:
         """Do what `receive` does, in an async server.
@@ -368,19 +371,20 @@ class WebhookReceiver(Router):
             request: What came; its body may be async.
             bridge: How sync handlers are called; in anyio's worker threads when ``None``.
         """
-        return await self._receive(request, bridge or AsyncBridge())
+        return await self._receive(_checked(request), bridge or AsyncBridge())
 
     def open(self, request: WebhookRequest) -> Delivery:
         """Verify a request and return its delivery; nothing is recorded and no handler runs.
 
         Raises:
             WebhookError: It is refused; `error_response` makes the answer of it. It has been logged.
+            TypeError: It is no `WebhookRequest`.
         """
-        return run(self._open_or_tell(request, SyncBridge()))
+        return run(self._open_or_tell(_checked(request), SyncBridge()))
 
     async def open_async(self, request: WebhookRequest, *, bridge: AsyncBridge | None = None) -> Delivery:
         """Do what `open` does, in an async server."""
-        return await self._open_or_tell(request, bridge or AsyncBridge())
+        return await self._open_or_tell(_checked(request), bridge or AsyncBridge())
 
     async def _receive(self, request: WebhookRequest, bridge: Bridge) -> WebhookResponse:
         with telemetry.receipt(self.endpoint) as receipt:
@@ -607,3 +611,13 @@ class WebhookReceiver(Router):
     def __repr__(self) -> str:
         """Show which receiver it is."""
         return f"WebhookReceiver(endpoint={self.endpoint!r})"
+
+
+def _checked(request: WebhookRequest) -> WebhookRequest:
+    if not isinstance(cast("object", request), WebhookRequest):
+        message = (
+            f"a receiver takes a WebhookRequest, not {type(request).__name__}: WebhookRequest(method, path, headers, "
+            "body); or mount it with the adapter of your framework"
+        )
+        raise TypeError(message)
+    return request

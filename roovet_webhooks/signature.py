@@ -65,7 +65,10 @@ def parse_signature(header: str | bytes | None, *, accept_truncated: bool = Fals
     Raises:
         MissingSignature: There is no header, or it is empty.
         MalformedSignature: It does not follow the grammar.
+        TypeError: It is neither text nor bytes.
     """
+    if not isinstance(header, str | bytes | None):
+        raise not_a_header(SIGNATURE_HEADER, header)
     if not header:
         message = f"there is no {SIGNATURE_HEADER} header"
         raise MissingSignature(message)
@@ -125,6 +128,12 @@ def _malformed(fault: str, item: int | None = None) -> NoReturn:
     raise MalformedSignature(message, item=item)
 
 
+def not_a_header(name: str, value: object) -> TypeError:
+    """Return the error for what cannot be the value of a header, such as a list of values."""
+    hint = "pass its one element" if isinstance(value, list | tuple) else f"pass request.headers.get({name!r})"
+    return TypeError(f"the value of {name} must be str or bytes, not {type(value).__name__}; {hint}")
+
+
 def check_timestamp(
     signature: SignatureHeader,
     now: float,
@@ -143,6 +152,7 @@ def check_timestamp(
         StaleTimestamp: ``t`` lies further in the past than the tolerance.
         FutureTimestamp: ``t`` lies further in the future than the tolerance.
         TimestampHeaderMismatch: The unsigned header says something else than ``t``.
+        TypeError: The unsigned header is neither text nor bytes.
     """
     literal, timestamp, _ = signature
     skew = timestamp - now
@@ -156,6 +166,8 @@ def check_timestamp(
     if timestamp_header is not None:
         if isinstance(timestamp_header, str):
             timestamp_header = timestamp_header.encode("utf-8", "surrogatepass")
+        elif not isinstance(timestamp_header, bytes):
+            raise not_a_header(TIMESTAMP_HEADER, timestamp_header)
         if timestamp_header != literal:
             message = f"{TIMESTAMP_HEADER} differs from the signed t"
             raise TimestampHeaderMismatch(message, skew=skew, tolerance=tolerance)

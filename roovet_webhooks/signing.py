@@ -22,11 +22,12 @@ from roovet_webhooks.signature import (
     TIMESTAMP_HEADER,
     SignatureHeader,
     check_timestamp,
+    not_a_header,
     parse_signature,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from roovet_webhooks.events import Event
 
@@ -164,15 +165,16 @@ class Verifier(Unpicklable):
         """
         if type(raw) is not bytes:
             raise not_raw(raw)
-        if now is None:
-            now = time()
+        now = time() if now is None else checked_moment(now)
         tolerance = self.tolerance
         only = self._only
         documented = None
         if only is not None and signature and timestamp_header is None:
             # What Latin-1 cannot write becomes a "?", which is no digit: it goes the long way and is refused.
-            header = signature.encode("latin-1", "replace") if isinstance(signature, str) else signature
-            documented = _DOCUMENTED(header)
+            if isinstance(signature, str):
+                documented = _DOCUMENTED(signature.encode("latin-1", "replace"))
+            elif isinstance(signature, bytes):
+                documented = _DOCUMENTED(signature)
         if only is not None and documented is not None:
             literal, digits = documented.groups()
             timestamp = int(literal)
@@ -273,6 +275,22 @@ def checked_tolerance(tolerance: float) -> float:
     return tolerance
 
 
+def checked_moment(now: float) -> float:
+    """Return a time when it is a number of seconds.
+
+    Raises:
+        TypeError: It is no number, or a number beyond every clock.
+    """
+    try:
+        if isinstance(now, int | float) and not isinstance(now, bool):
+            return float(now)
+    except OverflowError:
+        pass
+    hint = ": pass now.timestamp()" if hasattr(now, "timestamp") else ""
+    message = f"now must be a number of Unix seconds, not this {type(now).__name__}{hint}"
+    raise TypeError(message)
+
+
 def not_raw(raw: object) -> TypeError:
     """Return the error for a body that is not bytes."""
     kind = type(raw).__name__
@@ -322,7 +340,8 @@ def verify(  # noqa: PLR0913 - the public face; all but three are keyword option
     Raises:
         VerificationError: It is not proven; the subclass says why.
         InvalidSecretError: The secret cannot be one.
-        TypeError: ``raw`` is not bytes.
+        ConfigurationError: There is no secret, or the tolerance is not a number of seconds.
+        TypeError: ``raw`` is not bytes, a header is neither text nor bytes, or ``now`` is no number.
 
     Example:
         >>> raw = b'{"event":"order.created","id":"ord_123","ts":1762782800}'
@@ -414,7 +433,8 @@ def construct_event(  # noqa: PLR0913 - the public face; all but three are keywo
         PayloadError: It is genuine, but not an event.
         EventValidationError: It is an event that ``type`` cannot hold.
         InvalidSecretError: The secret cannot be one.
-        TypeError: ``raw`` is not bytes.
+        ConfigurationError: There is no secret, the tolerance is not a number of seconds, or nothing can build ``type``.
+        TypeError: ``raw`` is not bytes, ``headers`` are of none of these shapes, or ``now`` is no number.
     """
     from roovet_webhooks.events import decoder_of, parse_envelope  # noqa: PLC0415 - verify alone needs no events
 
@@ -438,18 +458,49 @@ def signature_of(headers: Headers) -> tuple[str | bytes | None, str | bytes | No
 
     Raises:
         DuplicateHeader: One of them stands more than once.
+        TypeError: These are no headers, or a value is neither text nor bytes.
     """
     if headers is None or isinstance(headers, str | bytes):
         return headers, None
-    mapping = cast("Mapping[str | bytes, str | bytes]", headers) if isinstance(headers, Mapping) else None
-    pairs = cast("Iterable[tuple[str | bytes, str | bytes]]", headers) if mapping is None else mapping.items()
     found: dict[str, list[str | bytes]] = {SIGNATURE_HEADER.lower(): [], TIMESTAMP_HEADER.lower(): []}
-    for name, value in pairs:
+    for name, value in _pairs(headers):
         text = name.decode("latin-1") if isinstance(name, bytes) else name
-        if (values := found.get(text.lower())) is not None:
+        if (values := found.get(text.lower())) is not None and value is not None:
+            if not isinstance(value, str | bytes):
+                raise not_a_header(text, value)
             values.append(value)
     signatures, timestamps = found.values()
     if len(signatures) > 1 or len(timestamps) > 1:
         message = f"{SIGNATURE_HEADER} or {TIMESTAMP_HEADER} stands more than once; one delivery has one of each"
         raise DuplicateHeader(message)
     return (signatures[0] if signatures else None), (timestamps[0] if timestamps else None)
+
+
+def _pairs(headers: object) -> Iterator[tuple[str | bytes, object]]:
+    """Yield names and values of headers.
+
+    Raises:
+        TypeError: They are neither a mapping nor pairs, or a name is neither text nor bytes.
+    """
+    # Not every mapping of headers is a Mapping: that of the standard library's http.client has items, and no more.
+    items: Callable[[], Iterable[object]] | None = getattr(headers, "items", None)
+    pairs = items() if callable(items) else headers
+    if not isinstance(pairs, Iterable):
+        what = f"a {type(headers).__name__}"
+        raise _no_headers(what)
+    for pair in cast("Iterable[object]", pairs):
+        if not (isinstance(pair, tuple | list) and len(cast("Sequence[object]", pair)) == 2):  # noqa: PLR2004 - a pair
+            what = f"a {type(headers).__name__} with a {type(pair).__name__} in it"
+            raise _no_headers(what)
+        name, value = cast("tuple[object, object]", pair)
+        if not isinstance(name, str | bytes):
+            what = f"a {type(headers).__name__} with a name that is a {type(name).__name__}"
+            raise _no_headers(what)
+        yield name, value
+
+
+def _no_headers(what: str) -> TypeError:
+    return TypeError(
+        "headers must be a mapping, pairs of name and value, or the text of the signature header: "
+        f"construct_event(raw, request.headers, secret); this is {what}"
+    )

@@ -409,3 +409,13 @@ class TestDeclaredNames:
             check_same_event(Settled, Other)
         check_same_event(Settled, Settled)
         check_same_event(Settled, OrderCreated)
+
+
+@pytest.mark.parametrize("tail", [b"", b',"x":1e999', b',"x":' + b"9" * 5000])
+def test_integers_of_extra_stay_integers(tail: bytes) -> None:
+    raw = b'{"event":"a.b","id":"i","ts":1,"amount_cents":9007199254740993,"list":[18446744073709551617]%s}' % tail
+    extra = parse_envelope(raw).extra
+    assert extra["amount_cents"] == 9007199254740993
+    assert extra["list"] == [18446744073709551617]
+    assert type(extra["amount_cents"]) is int
+    assert extra.get("x", float("inf")) == float("inf")

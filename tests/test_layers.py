@@ -19,7 +19,7 @@ ROWS = [
     ["mac", "signing", "explain", "delivery", "routing"],
     ["inbox"],
     ["life", "bridge", "admission", "intake", "tenants"],
-    ["unhandled", "dispatch", "refusal", "receiver"],
+    ["unhandled", "dispatch", "refusal", "receiver", "misuse"],
     ["asgi", "aws", "wsgi", "flask", "django", "worker", "engines"],
     # A framework looks for its commands in a place of its own; they are tools all the same.
     ["operations", "api", "sandbox", "testing", "cli", "django.management", "console"],

@@ -17,6 +17,7 @@ from roovet_webhooks.django.project_checks import MARK
 from roovet_webhooks.django.tables import NOT_INSTALLED
 from roovet_webhooks.errors import BodyAlreadyRead, ConfigurationError, IncompleteBody, WebhookError
 from roovet_webhooks.messages import WebhookRequest, WebhookResponse, error_response
+from roovet_webhooks.misuse import check_receiver
 from roovet_webhooks.routing import innermost
 from roovet_webhooks.tenants import SECRET_VARIABLE
 from roovet_webhooks.wsgi import CHUNK_BYTES, request_of, response_headers
@@ -70,9 +71,10 @@ def dispatch_view(receiver: WebhookReceiver, *, asynchronous: bool = False) -> V
         asynchronous: Make an async view, for a project under ASGI.
 
     Raises:
-        ConfigurationError: ``roovet_webhooks.django`` is not among the ``INSTALLED_APPS``, and there is no secret, as
-            its system check would say, or the inbox is a `DjangoInbox`, whose tables it brings.
+        ConfigurationError: It is no receiver; or ``roovet_webhooks.django`` is not among the ``INSTALLED_APPS``, and
+            there is no secret, as its system check would say, or the inbox is a `DjangoInbox`, whose tables it brings.
     """
+    check_receiver(receiver, 'path("webhooks/roovet", dispatch_view(receiver))')
     _mount(receiver)
 
     def view(request: HttpRequest, **path_params: object) -> HttpResponse:
@@ -100,6 +102,7 @@ def verified_webhook(receiver: WebhookReceiver) -> Callable[[Callable[..., R]], 
     Raises:
         ConfigurationError: As `dispatch_view`.
     """
+    check_receiver(receiver, "@verified_webhook(receiver)")
     _mount(receiver, dispatches=False)
 
     def decorate(view: Callable[..., R]) -> Callable[..., R]:
