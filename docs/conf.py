@@ -19,6 +19,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
     "docstrings",
+    "endpoints",
     "helptexts",
     "pictures",
     "repository",
@@ -46,7 +47,10 @@ nitpicky = True
 nitpick_ignore_regex = [
     # Names of other projects: their inventories would have to be fetched, and a build needs no network.
     (r"py:.*", rf"({'|'.join(sys.stdlib_module_names)})\..+"),
-    (r"py:.*", r"(anyio|cryptography|django|flask|msgspec|opentelemetry|pydantic|sqlalchemy|starlette|structlog)\..+"),
+    (
+        r"py:.*",
+        r"(anyio|cryptography|django|flask|httpx2|msgspec|opentelemetry|pydantic|sqlalchemy|starlette|structlog)\..+",
+    ),
     # Parts of an annotation that Sphinx takes for names.
     (r"py:.*", r".*\[.*|P\.args|P\.kwargs"),
 ]

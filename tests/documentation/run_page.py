@@ -27,6 +27,7 @@ from django.core.management import call_command
 from django.db import connection, models
 from support import SECRET, headers_of, payload
 
+from documentation import roovet
 from documentation.pages import ROOT, python_of
 
 if TYPE_CHECKING:
@@ -186,6 +187,7 @@ def run_apart(folder: str, pages: list[str]) -> int:
 
 if __name__ == "__main__":
     configure_django()
+    roovet.stand_in()
     for line in sys.stdin:
         sys.stdout.write(f"{run_apart(*json.loads(line))}\n")
         sys.stdout.flush()

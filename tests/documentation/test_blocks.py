@@ -56,6 +56,7 @@ SET_UP = [
         "-e '.[all]' --group test && .venv/bin/python -m pytest -n 2"
     ),
 ]
+SECRETS_OF_A_READER = {"ROOVET_WEBHOOK_SECRET": SECRET, "ROOVET_API_KEY": "rvpk_test_3c5d7e9f1a2b4c6d8e0f"}
 BUILD = ".venv/bin/sphinx-build -W --keep-going -n docs docs/_build/html"
 
 
@@ -69,7 +70,7 @@ def runner() -> Iterator[subprocess.Popen[str]]:
     """Yield the process from which those that run pages are forked."""
     with subprocess.Popen(
         [sys.executable, "-W", "error", "-m", "documentation.run_page"],
-        env={**os.environ, "ROOVET_WEBHOOK_SECRET": SECRET, "PYTHONPATH": str(ROOT / "tests")},
+        env={**os.environ, **SECRETS_OF_A_READER, "PYTHONPATH": str(ROOT / "tests")},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
