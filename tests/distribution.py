@@ -41,7 +41,8 @@ def check_source(archive: Path, folder: Path) -> None:
     expected = set(run("git", "ls-files").splitlines())
     assert there - {"PKG-INFO"} == expected, f"the source distribution differs by {there ^ expected}"
     # The working folder comes before the installed package in the module path.
-    run(sys.executable, "-m", "pytest", "-q", "-n", "2", *TESTS_OF_FILES, cwd=unpacked)
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "2", *TESTS_OF_FILES]
+    subprocess.run(command, cwd=unpacked, check=True)  # noqa: S603 - our own
 
 
 def check_wheel(wheel: Path, folder: Path) -> None:
