@@ -16,8 +16,10 @@ import time
 import types
 from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Generator
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, cast
 
+from roovet_webhooks import telemetry
 from roovet_webhooks.errors import BodyTimeout, InboxUnavailable
 from roovet_webhooks.inbox.pending import Pending
 from roovet_webhooks.routing import innermost
@@ -50,7 +52,15 @@ class Bridge(Protocol):
         ...
 
     async def call(self, function: Callable[..., object], *arguments: object) -> object:
-        """Call a function of the user's, sync or async, where it belongs."""
+        """Call a function of the user's, sync or async, where it belongs.
+
+        Raises:
+            Exception: The function raised it.
+            NotAnExceptionError: The function raised some other `BaseException`, which is the cause.
+            SystemExit: The function raised it, or its server did to end the process.
+            KeyboardInterrupt: As SystemExit.
+            CancelledError: The task is cancelled.
+        """
         ...
 
     async def wait(self, inbox: Inbox, operation: Callable[P, Answer[T]], *arguments: P.args, **options: P.kwargs) -> T:
@@ -68,6 +78,22 @@ class Bridge(Protocol):
     async def finish(self, work: Coroutine[Any, Any, T]) -> T:
         """Carry work to its end, even if whoever asked for it goes away."""
         ...
+
+
+EXITS: tuple[type[BaseException], ...] = (SystemExit, KeyboardInterrupt)
+"""What ends a program. It may come from a server, in the midst of a handler."""
+
+
+class NotAnExceptionError(RuntimeError):
+    """A function of the user's raised a `BaseException` that is no `Exception`: the cause.
+
+    A panic of an extension module, a `GeneratorExit`, a group of what is none. It fails like any other exception; passed
+    on as it is, it would go past those who handle exceptions, and end a thread or an event loop that others use.
+    """
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(f"the function raised {type(error).__name__}")
+        self.__cause__ = error
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
@@ -98,13 +124,17 @@ _known_async = functools.lru_cache(maxsize=512)(_is_async)
 
 
 def _plain(function: Callable[..., object], *arguments: object) -> object:
-    """Call a function in a thread whose future takes any exception but one."""
+    """Call a function in a thread whose future cannot carry every exception, or not as what it is."""
     try:
         return function(*arguments)
     except StopIteration as error:
         # asyncio cannot carry it out of the thread: whoever waits would wait for ever.
         message = "the function raised StopIteration"
         raise RuntimeError(message) from error
+    except (Exception, *EXITS, asyncio.CancelledError):
+        raise
+    except BaseException as error:
+        raise NotAnExceptionError(error) from error
 
 
 def _cancelled_itself() -> RuntimeError:
@@ -113,6 +143,46 @@ def _cancelled_itself() -> RuntimeError:
 
 async def _awaited(value: Awaitable[object]) -> object:
     return await value
+
+
+def _never() -> bool:
+    return False
+
+
+@types.coroutine
+def _driven(
+    work: Coroutine[Any, Any, object], is_abandoned: Callable[[], bool] = _never
+) -> Generator[Any, Any, object]:
+    """Drive a coroutine of the user's, step by step, and report each step that blocks the event loop.
+
+    Args:
+        work: The coroutine.
+        is_abandoned: Asked whenever the task is cancelled: whether to close the coroutine rather than to cancel it once
+            more, because it has swallowed a cancellation before.
+
+    Raises:
+        NotAnExceptionError: It raised a `GeneratorExit` of its own making. What closes this generator closes it too.
+    """
+    step = functools.partial(work.send, None)
+    while True:
+        with telemetry.LoopStep():
+            try:
+                waited_for = step()
+            except StopIteration as done:
+                return done.value
+            except GeneratorExit as error:
+                raise NotAnExceptionError(error) from error
+        try:
+            step = functools.partial(work.send, (yield waited_for))
+        except GeneratorExit:
+            work.close()
+            raise
+        except BaseException as error:
+            if is_abandoned():
+                with suppress(RuntimeError):  # it ignores that it is closed
+                    work.close()
+                raise
+            step = functools.partial(work.throw, error)
 
 
 class SyncBridge:
@@ -137,13 +207,17 @@ class SyncBridge:
 
     async def call(self, function: Callable[..., object], *arguments: object) -> object:
         """Call a function; a coroutine runs on the long-lived loop while this thread waits."""
-        if is_async(function):
-            return _LOOP.run(function, *arguments)
         try:
+            if is_async(function):
+                return _LOOP.run(function, *arguments)
             result = function(*arguments)
+            return _LOOP.run(_awaited, result) if inspect.isawaitable(result) else result
+        except (Exception, *EXITS):
+            raise
         except asyncio.CancelledError as error:
             raise _cancelled_itself() from error
-        return _LOOP.run(_awaited, result) if inspect.isawaitable(result) else result
+        except BaseException as error:
+            raise NotAnExceptionError(error) from error
 
     async def wait(
         self,
@@ -180,6 +254,7 @@ class AsyncBridge:
     """
 
     def __init__(self, in_thread: InThread | None = None, to_inbox: InThread | None = None) -> None:
+        self._abandoning = False
         self._in_thread = in_thread or _in_worker_thread
         self._to_inbox = to_inbox or self._in_thread
 
@@ -200,12 +275,22 @@ class AsyncBridge:
         """Call a function: a coroutine here, anything else in a thread."""
         try:
             result = function(*arguments) if is_async(function) else await self._in_thread(_plain, function, *arguments)
-            return await result if inspect.isawaitable(result) else result
+            if not inspect.isawaitable(result):
+                return result
+            work = result if inspect.iscoroutine(result) else _awaited(result)
+            return await _driven(work, self._is_abandoned)
+        except (Exception, *EXITS, GeneratorExit):  # the last closes this coroutine
+            raise
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
             raise _cancelled_itself() from error
+        except BaseException as error:
+            raise NotAnExceptionError(error) from error
+
+    def _is_abandoned(self) -> bool:
+        return self._abandoning
 
     async def wait(self, inbox: Inbox, operation: Callable[P, Answer[T]], *arguments: P.args, **options: P.kwargs) -> T:
         """Carry out an operation of the inbox without blocking the loop."""
@@ -337,7 +422,7 @@ async def _outcome(
 ) -> tuple[object, BaseException | None]:
     """Return what a coroutine function raises, so that its SystemExit does not end the loop under all the others."""
     try:
-        return await function(*arguments), None
+        return await _driven(_awaited(function(*arguments))), None
     except asyncio.CancelledError:
         raise
     except BaseException as error:  # noqa: BLE001 - raised again in the thread that asked

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
 from time import perf_counter
 from typing import TYPE_CHECKING, Protocol, cast
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 import msgspec
 
 from roovet_webhooks import telemetry
-from roovet_webhooks.bridge import is_async
+from roovet_webhooks.bridge import EXITS, NotAnExceptionError, is_async
 from roovet_webhooks.errors import (
     DropDelivery,
     EventValidationError,
@@ -63,6 +64,10 @@ class Observer(Protocol):
         ...
 
 
+class ClaimReleased(asyncio.CancelledError):  # noqa: N818 - it is no error, and is raised where one is cancelled
+    """The task was cancelled, and its claim is given back."""
+
+
 class Attempt:
     """One run of a delivery's handlers, one after the other, which settles its claim in every case.
 
@@ -73,6 +78,9 @@ class Attempt:
     In a durable inbox the policy says when the next attempt is, and when there is none any more. In memory it is the
     sender that tries again, and no delivery dies.
 
+    Only a cancellation gives the claim back uncounted. Whatever else a handler raises counts as its failure, so that
+    nothing runs for ever.
+
     Args:
         plan: Who wants which event.
         claimed: The delivery and its claim.
@@ -82,6 +90,9 @@ class Attempt:
         retry: When to try again.
         now: Unix seconds.
         unhandled: Logs what nothing here handles.
+
+    Attributes:
+        failure: How the attempt failed, once that is settled.
     """
 
     def __init__(  # noqa: PLR0913 - the parts of an attempt; none has a default
@@ -106,6 +117,7 @@ class Attempt:
         self._running: tuple[str, telemetry.HandlerRun] | None = None
         self._started = perf_counter()
         self._runs: list[RecordedRun] = []
+        self.failure: HandlerFailed | None = None
         self._failed: list[str] = []  # which handlers
         self._unhandled = unhandled
         self._undecodable: list[str] = []
@@ -123,25 +135,34 @@ class Attempt:
             RetryLater: No handler failed, but one asked for a later retry; the claim is given back.
             HandlerMissing: The delivery has a handler that this process has not; the claim is given back, or the
                 delivery is dead.
-            InboxError: The claim could not be settled.
+            InboxError: The claim could not be settled, or is over, and no handler has run.
+            ClaimReleased: The task was cancelled; the claim is given back.
+            SystemExit: A handler raised it, or its server did to end the process; the failure is counted.
+            KeyboardInterrupt: As SystemExit.
         """
         inbox, claim, wait = self._inbox, self._claim, self._bridge.wait
         event = self._delivery.event.event
         found = coverage(claim, self._plan.match(event))
-        with inbox.keeping(claim):
+        with inbox.keeping(claim) as is_sure:
             try:
+                if not is_sure:
+                    # It has waited for its turn so long that another process may have it by now.
+                    await wait(inbox, inbox.confirm, claim)
                 await self._run(found)
-            except SystemExit as error:
+            except (asyncio.CancelledError, InboxError) as error:
+                # Nobody's failure, so the delivery is free again.
+                self._end_run("interrupted", error)
+                released = await self._release()
+                if released and isinstance(error, asyncio.CancelledError):
+                    raise ClaimReleased from error
+                raise
+            except GeneratorExit:
+                raise  # this coroutine is thrown away and may await nothing: the lease runs out, and that counts
+            except BaseException as error:
                 # A handler's own doing, or its server's because it took too long: it would end each process that tries.
                 self._end_run("failed", error)
                 with suppress(InboxError):
                     await self._settle_failure()
-                raise
-            except BaseException as error:
-                # Cancelled, or the process is told to stop: nobody's failure, so the delivery is free again.
-                self._end_run("interrupted", error)
-                with suppress(InboxError):  # the reaper will free it
-                    await wait(inbox, inbox.release, claim, retry_in=0.0, attempt=self._ended(AttemptOutcome.RELEASED))
                 raise
             if self._failed:
                 raise await self._settle_failure()
@@ -156,6 +177,15 @@ class Attempt:
                 self._unhandled.ignored(event, self._plan, self._delivery.endpoint)
             await wait(inbox, inbox.complete, claim, outcome, attempt=self._ended(AttemptOutcome(outcome)))
             return outcome
+
+    async def _release(self) -> bool:
+        """Give the claim back; return whether that is recorded. If not, the reaper will free it."""
+        try:
+            attempt = self._ended(AttemptOutcome.RELEASED)
+            await self._bridge.wait(self._inbox, self._inbox.release, self._claim, retry_in=0.0, attempt=attempt)
+        except InboxError:
+            return False
+        return True
 
     async def _run(self, found: Coverage) -> None:
         # A single handler's success is recorded by the end of its delivery.
@@ -173,6 +203,9 @@ class Attempt:
                     event = decode(self._delivery.raw, self._delivery.event)
                     arguments = (event, self._delivery.within(scope)) if handler.takes_delivery else (event,)
                     await self._bridge.call(self._callable(handler, scope), *arguments)
+            except EXITS as error:
+                telemetry.tell("handler.failed", error, **run.told)
+                raise
             except Exception as error:  # noqa: BLE001 - whatever a handler raises is its failure
                 await self._take(error, handler, run.told, committed=scope is not None and scope.committed)
             else:
@@ -219,6 +252,8 @@ class Attempt:
         if self._running is None:
             return
         (name, run), self._running = self._running, None
+        if isinstance(error, NotAnExceptionError):
+            error = error.__cause__
         if outcome == "failed":
             self._failed.append(name)
         message = traceback = None
@@ -258,7 +293,8 @@ class Attempt:
             await self._bridge.wait(inbox, inbox.bury, claim, "failed", outcome, attempt=attempt)
         else:
             await self._bridge.wait(inbox, inbox.fail, claim, "failed", retry_in=again, attempt=attempt)
-        return HandlerFailed(message, handlers=self._failed, dead=again is None)
+        self.failure = HandlerFailed(message, handlers=self._failed, dead=again is None)
+        return self.failure
 
     async def _settle_missing(self, found: Coverage) -> HandlerMissing:
         """Settle the claim on a delivery of which another process has to run a part, and return what to raise."""
@@ -293,6 +329,8 @@ def begin_with_users_code(error: BaseException) -> None:
 
     Their variables hold the event and the delivery, which a log that prints variables would show.
     """
+    if isinstance(error, NotAnExceptionError) and error.__cause__ is not None:
+        begin_with_users_code(error.__cause__)
     traceback = kept = error.__traceback__
     while traceback is not None and (module := _module_of(traceback)).startswith(_CARRIERS):
         traceback = traceback.tb_next

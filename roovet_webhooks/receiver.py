@@ -15,7 +15,7 @@ from weakref import WeakSet
 
 from roovet_webhooks import telemetry
 from roovet_webhooks.admission import admit
-from roovet_webhooks.bridge import AsyncBridge, Bridge, SyncBridge, run
+from roovet_webhooks.bridge import EXITS, AsyncBridge, Bridge, SyncBridge, run
 from roovet_webhooks.delivery import Dedupe, Delivery, make_delivery
 from roovet_webhooks.dispatch import Attempt, begin_with_users_code, call_hooks, context
 from roovet_webhooks.errors import (
@@ -537,13 +537,20 @@ class WebhookReceiver(Router):
             now=now,
             unhandled=self._unhandled,
         )
+        failure: WebhookError | None = None
         try:
             outcome = await attempt.make()
         except WebhookError as error:
-            dead = isinstance(error, (HandlerFailed, HandlerMissing)) and error.dead
-            end = "delivery.dead" if dead else _TOLD_UNDONE.get(type(error), "delivery.failed")
-            receipt.ended(end, about, duration=time.perf_counter() - started, error=error, skew=skew)
+            failure = error
             raise
+        except EXITS:
+            failure = attempt.failure
+            raise
+        finally:
+            if failure is not None:
+                dead = isinstance(failure, (HandlerFailed, HandlerMissing)) and failure.dead
+                end = "delivery.dead" if dead else _TOLD_UNDONE.get(type(failure), "delivery.failed")
+                receipt.ended(end, about, duration=time.perf_counter() - started, error=failure, skew=skew)
         receipt.ended(_TOLD[outcome], about, duration=time.perf_counter() - started, skew=skew)
         return outcome
 

@@ -164,7 +164,7 @@ def test_a_sync_handler_that_raises_a_cancellation_in_a_sync_server_has_failed()
     assert receiver_of(handler).receive(request_of()).status == 500
 
 
-@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, GeneratorExit])
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt])
 def test_an_async_handler_that_ends_the_process_does_not_end_the_loop_of_the_others(
     error: type[BaseException],
 ) -> None:

@@ -26,7 +26,7 @@ from roovet_webhooks.inbox.keeper import Keeper, Watch, expiries, tell_of_reaped
 from roovet_webhooks.inbox.options import check_numbers, new_owner
 from roovet_webhooks.inbox.protocol import Claim, Claimed, Outcome, State, Stored, Verdict
 from roovet_webhooks.inbox.records import AttemptOutcome, Health
-from roovet_webhooks.inbox.rows import heartbeats
+from roovet_webhooks.inbox.rows import heartbeats, lost
 from roovet_webhooks.retry import DAY
 
 if TYPE_CHECKING:
@@ -129,7 +129,8 @@ class DjangoInbox:
         self._process = self._new_process()
 
     def _new_process(self) -> _Process:
-        return _Process(os.getpid(), new_owner(), Watch(self.lease), Keeper(_Kept(self), self.lease))
+        keeper = Keeper(_Kept(self), self.lease, lambda: self._ticks())
+        return _Process(os.getpid(), new_owner(), Watch(self.lease), keeper)
 
     def _here(self) -> _Process:
         if self._process.pid != os.getpid():
@@ -193,7 +194,10 @@ class DjangoInbox:
             number = claims.insert(delivery.identity, {**values, **new})
             return Stored(Verdict.NEW, Claim(delivery.identity, 1, number=number))
 
-        return self._database.run(store)
+        stored = self._database.run(store)
+        if claim:
+            self._hold([stored.claim] if stored.claim else [])
+        return stored
 
     # Claims
 
@@ -209,14 +213,22 @@ class DjangoInbox:
         self._policies[endpoint] = retry
 
     @contextmanager
-    def keeping(self, claim: Claim) -> Generator[None]:
+    def keeping(self, claim: Claim) -> Generator[bool]:
         """Renew a claim for as long as its handlers run; see `Inbox.keeping`."""
         keeper = self._here().keeper
-        keeper.hold(claim)
         try:
-            yield
+            yield keeper.keep(claim)
         finally:
             keeper.let_go(claim)
+
+    def _hold(self, claims: Sequence[Claim]) -> None:
+        self._here().keeper.hold(claims)
+
+    def confirm(self, claim: Claim) -> None:
+        """Renew a claim now; see `Inbox.confirm`."""
+        if not self.renew([claim]):
+            raise lost(claim)
+        self._hold([claim])
 
     def claim(
         self, endpoint: str, *, limit: int, ordering: Ordering = None, on_dead: OnDead = "skip"
@@ -237,7 +249,9 @@ class DjangoInbox:
             due = claims.due(endpoint, now, suspect=suspect)
             return claims.take(claims.pick(due, endpoint, limit=limit, ordering=ordering, on_dead=on_dead), now)
 
-        return self._database.run(claim)
+        found = self._database.run(claim)
+        self._hold([one.claim for one in found])
+        return found
 
     def claim_number(self, number: int, *, ordering: Ordering = None, on_dead: OnDead = "skip") -> Claimed | None:
         """Claim one delivery by its number; see `DurableInbox.claim_number`."""
@@ -251,7 +265,9 @@ class DjangoInbox:
             picked = claims.pick(due, row.endpoint, limit=1, ordering=ordering, on_dead=on_dead)
             return next(iter(claims.take(picked, now)), None)
 
-        return self._database.run(claim)
+        found = self._database.run(claim)
+        self._hold([found.claim] if found else [])
+        return found
 
     def suspects(self, endpoint: str) -> int:
         """Count due deliveries that have crashed before; see `DurableInbox.suspects`."""
@@ -378,13 +394,13 @@ class DjangoInbox:
 
     def reap(self) -> Sequence[tuple[int, bool]]:
         """Free deliveries whose claims have run out; see `DurableInbox.reap`."""
-        claims, watch = self._claims, self._here().watch
+        claims, watch, held = self._claims, self._here().watch, self._here().keeper.holding()
 
         def reap(now: int) -> Sequence[tuple[int, bool]]:
             rows = ledger.overdue(claims, self._policies.keys(), now)
+            moment, history = self._ticks(), claims.history
             return ledger.free(
-                claims,
-                expiries(watch, rows, self._policies, history=claims.history, now=now, moment=self._ticks()),
+                claims, expiries(watch, rows, self._policies, history=history, held=held, now=now, moment=moment)
             )
 
         return self._database.run(reap)

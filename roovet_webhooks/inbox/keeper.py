@@ -17,6 +17,7 @@ from roovet_webhooks.inbox.threads import started
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
 
     from roovet_webhooks.inbox.changes import Values
     from roovet_webhooks.inbox.history import History
@@ -89,6 +90,7 @@ def expiries(  # noqa: PLR0913 - what decides, and what time it is
     policies: Mapping[str, RetryPolicy],
     *,
     history: History,
+    held: AbstractSet[tuple[int, int]] = frozenset(),
     now: int,
     moment: float,
 ) -> Iterator[Expiry]:
@@ -100,10 +102,11 @@ def expiries(  # noqa: PLR0913 - what decides, and what time it is
             ``id``, ``fence``, ``lease_until``, ``endpoint``, ``failures``, ``crashes``, ``owner`` and ``history``.
         policies: How often the deliveries of an endpoint may crash.
         history: Keeps that it crashed.
+        held: Numbers and fences of claims that live because this process holds them, however late it renews them.
         now: Milliseconds.
         moment: Monotonic seconds.
     """
-    found = {row.id: row for row in rows}
+    found = {row.id: row for row in rows if (row.id, row.fence) not in held}
     seen = [Lease(row.id, row.fence, row.lease_until, row.lease_until > now) for row in found.values()]
     for lease in watch.overdue(seen, moment):
         row = found[lease.number]
@@ -136,8 +139,23 @@ class Kept(Protocol):
         ...
 
 
+class _Held(NamedTuple):
+    """A claim of this process.
+
+    Attributes:
+        claim: The claim.
+        since: Monotonic seconds at which the store last granted or renewed it; ``None`` when it has done neither here.
+    """
+
+    claim: Claim
+    since: float | None
+
+
 class Keeper:
     """Renews, reaps and tidies, from a daemon thread that starts with the first claim or worker.
+
+    A claim is renewed from the moment it is granted, not from the moment its handlers start: an event loop that a
+    handler blocks starts nothing.
 
     Args:
         kept: The inbox.
@@ -149,25 +167,51 @@ class Keeper:
         self._kept = kept
         self._lease = lease
         self._clock = clock
-        self._claims: dict[int, Claim] = {}
+        self._held: dict[int, _Held] = {}
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._told: dict[str, str] = {}
 
-    def hold(self, claim: Claim) -> None:
-        """Renew a claim from now on."""
+    def hold(self, claims: Iterable[Claim]) -> None:
+        """Renew claims from now on, which the store has just granted or renewed.
+
+        Called with none, too, when somebody has asked for a claim: what stands in the way may be the claim of a process
+        that is gone, which nobody else may be there to free.
+        """
+        moment = self._clock()
         with self._lock:
-            self._claims[claim.number] = claim
+            for claim in claims:
+                self._held[claim.number] = _Held(claim, moment)
+        self._ensure_started()
+
+    def keep(self, claim: Claim) -> bool:
+        """Renew a claim from now on, and return whether it is known to hold.
+
+        It is while the store has confirmed it within half a lease: nobody frees what was renewed within a whole one.
+        """
+        with self._lock:
+            held = self._held.get(claim.number)
+            if held is None or held.claim.fence != claim.fence:
+                held = self._held[claim.number] = _Held(claim, None)
+        self._ensure_started()
+        return held.since is not None and self._clock() - held.since < self._lease / 2
+
+    def _ensure_started(self) -> None:
         # Where no thread can be had, the next claim or heartbeat asks for one again; a lease is longer than that.
         self._try("start", self.start)
 
     def let_go(self, claim: Claim) -> None:
         """Renew a claim no more."""
         with self._lock:
-            held = self._claims.get(claim.number)
-            if held is not None and held.fence == claim.fence:
-                del self._claims[claim.number]
+            held = self._held.get(claim.number)
+            if held is not None and held.claim.fence == claim.fence:
+                del self._held[claim.number]
+
+    def holding(self) -> AbstractSet[tuple[int, int]]:
+        """Return the numbers and fences of the claims that this process holds."""
+        with self._lock:
+            return {(number, held.claim.fence) for number, held in self._held.items()}
 
     def start(self) -> None:
         """Start the thread, if it does not run.
@@ -189,6 +233,7 @@ class Keeper:
     def _serve(self) -> None:
         tidy_at = self._clock()
         while not self._stopping.wait(self._lease / 3):
+            telemetry.report_blocked_loops()
             self._try("renew", self.renew)
             self._try("reap", self._kept.reap_now)
             if self._clock() >= tidy_at:
@@ -210,10 +255,17 @@ class Keeper:
     def renew(self) -> None:
         """Renew what is held, and forget what is lost: who runs it will learn so from the fence."""
         with self._lock:
-            claims = list(self._claims.values())
+            claims = [held.claim for held in self._held.values()]
         if not claims:
             return
-        held = self._kept.renew(claims)
-        for claim in claims:
-            if claim.number not in held:
-                self.let_go(claim)
+        moment = self._clock()
+        renewed = self._kept.renew(claims)
+        with self._lock:
+            for claim in claims:
+                held = self._held.get(claim.number)
+                if held is None or held.claim.fence != claim.fence:
+                    continue  # settled, or claimed anew meanwhile
+                if claim.number in renewed:
+                    self._held[claim.number] = _Held(claim, moment)
+                else:
+                    del self._held[claim.number]

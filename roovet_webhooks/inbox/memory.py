@@ -30,7 +30,7 @@ DAY = 86_400.0
 SWEEP_INTERVAL = 1.0
 _DUPLICATE = Stored(Verdict.DUPLICATE)
 _IN_FLIGHT = Stored(Verdict.IN_FLIGHT)
-_KEPT = nullcontext()
+_KEPT = nullcontext(True)  # noqa: FBT003 - the value of the context
 _NOTHING: frozenset[str] = frozenset()
 
 
@@ -122,9 +122,14 @@ class MemoryInbox:
             record.attempts += 1
             return Stored(Verdict.NEW, Claim(identity, record.fence, record.attempts, record.succeeded))
 
-    def keeping(self, claim: Claim) -> AbstractContextManager[None]:  # noqa: ARG002 - it has no lease to renew
+    def keeping(self, claim: Claim) -> AbstractContextManager[bool]:  # noqa: ARG002 - it has no lease to renew
         """Do nothing; see `Inbox.keeping`."""
         return _KEPT
+
+    def confirm(self, claim: Claim) -> None:
+        """Check that a claim holds; see `Inbox.confirm`."""
+        with self._lock:
+            self._held(claim)
 
     def succeed(self, claim: Claim, handler: str) -> None:
         """Record a handler's success; see `Inbox.succeed`."""

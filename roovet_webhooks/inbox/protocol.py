@@ -248,8 +248,19 @@ class Inbox(Protocol):
         """Seconds after which whoever waits for an answer of this inbox is told that it is unavailable."""
         ...
 
-    def keeping(self, claim: Claim) -> AbstractContextManager[None]:
-        """Renew a claim while its handlers run; whatever then becomes of it, it is renewed no longer."""
+    def keeping(self, claim: Claim) -> AbstractContextManager[bool]:
+        """Renew a claim while its handlers run; whatever then becomes of it, it is renewed no longer.
+
+        The value is whether the claim is known to hold; if not, `confirm` it before the first handler runs.
+        """
+        ...
+
+    def confirm(self, claim: Claim) -> Answer[None]:
+        """Renew a claim now.
+
+        Raises:
+            LeaseLost: The fence has moved on.
+        """
         ...
 
     def store(self, delivery: Delivery, *, claim: bool, handlers: Sequence[str] | None = None) -> Answer[Stored]:
@@ -380,7 +391,7 @@ class DurableInbox(Inbox, Protocol):
     ) -> Answer[Sequence[Claimed]]:
         """Claim deliveries that are due and have never crashed, the longest due first.
 
-        A claim holds for a lease; `keeping` makes it hold longer.
+        A claim holds for a lease, and is renewed until the `keeping` around its handlers ends, or it is released.
 
         Args:
             endpoint: Whose deliveries.

@@ -7,7 +7,18 @@ it they cost nothing, and nothing of it is imported.
 
 from __future__ import annotations
 
+from roovet_webhooks.telemetry.blocking import LoopStep, report_blocked_loops
 from roovet_webhooks.telemetry.log import LOGGER_NAME, is_heard, tell
 from roovet_webhooks.telemetry.watch import UNTRACED, HandlerRun, Receipt, receipt
 
-__all__ = ["LOGGER_NAME", "UNTRACED", "HandlerRun", "Receipt", "is_heard", "receipt", "tell"]
+__all__ = [
+    "LOGGER_NAME",
+    "UNTRACED",
+    "HandlerRun",
+    "LoopStep",
+    "Receipt",
+    "is_heard",
+    "receipt",
+    "report_blocked_loops",
+    "tell",
+]

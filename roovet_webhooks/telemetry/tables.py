@@ -81,6 +81,12 @@ EVENTS: Mapping[str, LogEvent] = {
         ("event_type", "nearest", "endpoint"),
         verified=False,
     ),
+    "handler.blocked_loop": LogEvent(
+        "warning",
+        "a coroutine handler kept its event loop from running anything else for a second or more: `seconds` so far, "
+        "and once more when it is over",
+        ("handler", "seconds"),
+    ),
     "hook.failed": LogEvent(
         "error", "an `on_error` or `on_rejected` hook raised", ("hook",), verified=False, traceback=True
     ),

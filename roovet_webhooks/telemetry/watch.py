@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import sys
+from contextvars import ContextVar
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
@@ -92,16 +93,16 @@ def receipt(endpoint: str) -> Receipt:
 class HandlerRun:
     """One run of one handler: the application's log lines say what it is about, and its time is taken.
 
-    Args:
+    Attributes:
         handler: Name of the handler.
         about: The fields of `ABOUT`.
     """
 
-    __slots__ = ("_about", "_bound", "_duration", "_handler", "_process", "_started")
+    __slots__ = ("_bound", "_duration", "_process", "_started", "about", "handler")
 
     def __init__(self, handler: str, about: Mapping[str, object]) -> None:
-        self._handler = handler
-        self._about = about
+        self.handler: str = handler
+        self.about: Mapping[str, object] = about
 
     @property
     def duration(self) -> float:
@@ -111,16 +112,16 @@ class HandlerRun:
     @property
     def told(self) -> Mapping[str, object]:
         """What a log event about it says, once it is over: its handler, its duration, and what it was about."""
-        return {"handler": self._handler, "duration": self.duration, **self._about}
+        return {"handler": self.handler, "duration": self.duration, **self.about}
 
     def __enter__(self) -> None:
         """Begin."""
-        self._bound: list[Token[Any]] = []
+        self._bound: list[Token[Any]] = [RUNNING.set(self)]
         if structlog.is_configured():
             for name, variable in log.CONTEXT:
-                self._bound.append(variable.set(self._about.get(name, self._handler)))
+                self._bound.append(variable.set(self.about.get(name, self.handler)))
         otel = _otel() if "opentelemetry" in sys.modules else None
-        self._process: Process | None = None if otel is None else otel.Process(self._handler, self._about)
+        self._process: Process | None = None if otel is None else otel.Process(self.handler, self.about)
         self._started = perf_counter()
 
     def __exit__(
@@ -136,6 +137,10 @@ class HandlerRun:
         except ValueError:
             # A coroutine that is thrown away may end in another context than it began in: nobody logs from there.
             pass
+
+
+RUNNING: ContextVar[HandlerRun | None] = ContextVar("roovet_webhooks_handler_run", default=None)
+"""The run of which the current code is a part."""
 
 
 def _outcome(error: BaseException | None) -> str:

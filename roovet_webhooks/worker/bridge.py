@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar, cast
 from weakref import WeakSet
 
-from roovet_webhooks.bridge import AsyncBridge, is_async
+from roovet_webhooks.bridge import EXITS, AsyncBridge, NotAnExceptionError, is_async
 from roovet_webhooks.errors import InboxFull, InboxUnavailable
 from roovet_webhooks.worker.threads import Threads
 
@@ -31,12 +31,11 @@ _INBOX_THREADS = 4
 
 @contextmanager
 def failing() -> Generator[None]:
-    """Take it for a failure of a handler that it ends the program: of others, none of which it may end."""
+    """Turn a handler's SystemExit and KeyboardInterrupt into a failure, so that they cannot stop the worker."""
     try:
         yield
-    except SystemExit as error:
-        message = "the handler raised SystemExit"
-        raise RuntimeError(message) from error
+    except EXITS as error:
+        raise NotAnExceptionError(error) from error
 
 
 async def patiently(once: Callable[[], Awaitable[T]], sleep: Callable[[float], Awaitable[None]]) -> T:
@@ -82,7 +81,7 @@ class WorkerBridge(AsyncBridge):
         """Call a handler once there is a slot for it.
 
         Raises:
-            RuntimeError: It raised `SystemExit`: that is its failure, and no reason for the worker to end.
+            NotAnExceptionError: It raised no `Exception`: that is its failure, and no reason for the worker to end.
         """
         await self._slot()
         try:
@@ -131,6 +130,10 @@ class WorkerBridge(AsyncBridge):
         for task in waiting:
             task.cancel()
         return len(waiting)
+
+    def abandon(self) -> None:
+        """Close coroutine handlers that are cancelled from now on: they have swallowed a cancellation before."""
+        self._abandoning = True
 
     def close(self) -> None:
         """Let the threads end."""

@@ -8,7 +8,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from roovet_webhooks import telemetry
-from roovet_webhooks.dispatch import context
+from roovet_webhooks.dispatch import ClaimReleased, context
 from roovet_webhooks.errors import InboxError, InboxUnavailable
 from roovet_webhooks.inbox.pending import Pending
 from roovet_webhooks.keys import forget_variables
@@ -17,7 +17,7 @@ from roovet_webhooks.worker.outage import Outage
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
-    from roovet_webhooks.inbox.protocol import Answer, Claimed, DurableInbox
+    from roovet_webhooks.inbox.protocol import Answer, Claim, Claimed, DurableInbox
     from roovet_webhooks.receiver import WebhookReceiver
     from roovet_webhooks.worker.bridge import WorkerBridge
     from roovet_webhooks.worker.floor import Floor
@@ -135,11 +135,22 @@ class Feed:
 
     async def _release(self, claimed: Sequence[Claimed]) -> None:
         wait, release = self._crew.bridge.wait, self._inbox.release
-        await asyncio.gather(*(wait(self._inbox, release, one.claim, retry_in=0.0) for one in claimed))
+
+        async def release_one(claim: Claim) -> None:
+            with self._inbox.keeping(claim):
+                await wait(self._inbox, release, claim, retry_in=0.0)
+            self._floor.released += 1
+
+        await asyncio.gather(*(release_one(one.claim) for one in claimed))
 
     async def _handle(self, claimed: Claimed) -> None:
         try:
-            await self._receiver.handle(claimed, bridge=self._crew.bridge)
+            # From here on, so that a claim of which nothing comes is not renewed for ever.
+            with self._inbox.keeping(claimed.claim):
+                await self._receiver.handle(claimed, bridge=self._crew.bridge)
+        except ClaimReleased:
+            self._floor.released += 1
+            raise
         except Exception as error:  # noqa: BLE001 - a fault of ours must not end the worker
             # Its lease runs out, and that counts: what always ends like this ends dead.
             forget_variables(error)

@@ -52,6 +52,9 @@ class Floor:
         concurrency: How many handlers run at a time.
         takers: How many share the room.
         clock: Monotonic seconds.
+
+    Attributes:
+        released: How many deliveries were given back to the inbox.
     """
 
     def __init__(self, concurrency: int, takers: int, clock: Callable[[], float] = monotonic) -> None:
@@ -60,6 +63,7 @@ class Floor:
         self._clock = clock
         self._pace = Pace(clock())
         self._held = 0
+        self.released: int = 0
         self._closed = False
         self._end = asyncio.Event()
         self._turn = asyncio.Lock()

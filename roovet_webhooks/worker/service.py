@@ -188,28 +188,30 @@ class Worker:
             floor.end()
             for task in (told, *beating):
                 task.cancel()
-            released = bridge.turn_away() + await self._drain(crew, working, deadline)
-        telemetry.tell("worker.stopped", endpoints=endpoints, released=released)
+            bridge.turn_away()
+            await self._drain(crew, working, deadline)
+        telemetry.tell("worker.stopped", endpoints=endpoints, released=floor.released)
         for task in (*working, *beating):
             if task.done() and not task.cancelled():
                 task.result()
 
     @staticmethod
-    async def _drain(crew: Crew, working: Iterable[asyncio.Task[None]], deadline: float) -> int:
-        """Wait until everything has ended, and cancel deliveries that have not by then; return how many they were."""
+    async def _drain(crew: Crew, working: Iterable[asyncio.Task[None]], deadline: float) -> None:
+        """Wait until everything has ended, and cancel deliveries that have not by then."""
         while (pending := _running(working, crew.tasks)) and monotonic() < deadline:
             await asyncio.wait(pending, timeout=deadline - monotonic(), return_when=asyncio.FIRST_COMPLETED)
         # A task that is cancelled before its first step would not give its claim back.
         await asyncio.sleep(0)
-        cancelled = _running(crew.tasks)
-        for task in cancelled:
+        for task in _running(crew.tasks):
             task.cancel()
         # The parts end by themselves, and give back what they may just be claiming.
         if pending := _running(working, crew.tasks):
             await asyncio.wait(pending, timeout=_RELEASING)
+        crew.bridge.abandon()
         for task in _running(working, crew.tasks, crew.late):
             task.cancel()
-        return len(cancelled)
+        if pending := _running(crew.tasks):
+            await asyncio.wait(pending, timeout=_RELEASING)
 
     def _inboxes(self) -> list[tuple[DurableInbox, list[Served]]]:
         grouped: dict[int, tuple[DurableInbox, list[Served]]] = {}

@@ -9,6 +9,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, NamedTuple
 
 from roovet_webhooks import telemetry
+from roovet_webhooks.bridge import NotAnExceptionError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -81,8 +82,7 @@ class Threads:
             except Exception as error:  # noqa: BLE001 - passed on to whoever awaits it
                 fault = error
             except BaseException as error:  # noqa: BLE001 - as a failure: it was to end this thread only
-                fault = RuntimeError(f"the function raised {type(error).__name__}")
-                fault.__cause__ = error
+                fault = NotAnExceptionError(error)
             try:
                 loop.call_soon_threadsafe(self._finish, call.answer, value, fault)
             except RuntimeError:

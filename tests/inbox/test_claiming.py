@@ -234,6 +234,7 @@ class TestOrder:
         [first] = self.take(inbox)
         # Behind the back of the order, as an operator's claim by number would do it.
         other = given(inbox.claim_number(number_of(inbox, second)))
+        durable.crash(inbox)
         durable.elapse(61)
         given(inbox.reap())
         inbox.renew([first.claim])

@@ -229,6 +229,7 @@ class TestReaper:
         told: list[str] = []
         for _ in range(2):
             number = claimed(inbox, delivery).number
+            durable.crash(inbox)
             durable.elapse(LEASE + 1)
             assert inbox.reap_now() == 0
             durable.elapse(LEASE + 1)
@@ -409,7 +410,7 @@ class TestKeeper:
         kept = Kept()
         keeper = Keeper(kept, 0.03)
         try:
-            keeper.hold(claim_of(1))
+            keeper.hold([claim_of(1)])
             eventually(lambda: len(kept.renewals) >= 2 and kept.reaps >= 2)
             assert kept.tidies == 1
             keeper.let_go(claim_of(1))
@@ -438,8 +439,7 @@ class TestKeeper:
         kept = Kept()
         keeper = Keeper(kept, 1000)
         try:
-            for number in (1, 2):
-                keeper.hold(claim_of(number))
+            keeper.hold([claim_of(1), claim_of(2)])
             kept.lost = {2}
             keeper.renew()
             keeper.renew()
@@ -451,7 +451,7 @@ class TestKeeper:
         kept = Kept()
         keeper = Keeper(kept, 1000)
         try:
-            keeper.hold(claim_of(1, 2))
+            keeper.hold([claim_of(1, 2)])
             keeper.let_go(claim_of(1, 1))
             keeper.let_go(claim_of(9))
             keeper.renew()
@@ -476,7 +476,7 @@ class TestKeeper:
         kept.errors = [error]
         keeper = Keeper(kept, 0.03)
         try:
-            keeper.hold(claim_of(1))
+            keeper.hold([claim_of(1)])
             eventually(lambda: len(kept.renewals) >= 2)
         finally:
             keeper.close()
@@ -489,7 +489,7 @@ class TestKeeper:
         for errors in ([down] * 3, [locked, down], [down]):
             kept.errors = list(errors)
             count = len(kept.renewals) + len(errors)
-            keeper.hold(claim_of(1))
+            keeper.hold([claim_of(1)])
             eventually(lambda: len(kept.renewals) > count)  # noqa: B023 - within this round
         keeper.close()
         told = [record.getMessage().partition("reason=")[2] for record in caplog.records]
@@ -518,7 +518,8 @@ class TestKeeping:
         inbox._ticks = time.monotonic
         delivery = database.delivery(ts=time.time() - 10)
         inbox.watch_over()
-        claimed(inbox, delivery)
+        with inbox.keeping(claimed(inbox, delivery)):
+            pass
         eventually(lambda: state_of(inbox, delivery) is State.READY)
         assert record_of(inbox, delivery).crashes == 1
 

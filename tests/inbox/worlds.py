@@ -163,8 +163,15 @@ class World:
     def _done_in_thread(self, work: Callable[[], T]) -> T:
         return work()
 
+    def crash(self, *processes: Any) -> None:  # noqa: ANN401 - durable inboxes
+        """Let processes forget what they hold, as though they had died and begun anew; all of the world's when none."""
+        for process in processes or self.processes:
+            keeper = process._keeper if hasattr(process, "_keeper") else process._here().keeper
+            keeper._held.clear()
+
     def reap(self, process: DurableInbox, *, after: float = LEASE + 1) -> list[tuple[int, bool]]:
-        """Let a process see all claims, twice, with a time in between in which none is renewed."""
+        """Let all processes crash, and one see all claims, twice, with a time in between in which none is renewed."""
+        self.crash(process, *self.processes)
         self.elapse(after)
         first: Sequence[tuple[int, bool]] = given(process.reap())
         assert first == []

@@ -116,6 +116,40 @@ class RowOperation(Operation[T]):
         return self.changed if result.rowcount else self.unchanged()
 
 
+class GrantingOperation(Operation[T]):
+    """An operation that grants claims.
+
+    Args:
+        apply: As for any operation.
+        granted: Called with the answer after the commit, before anybody sees it.
+        undo: As for any operation.
+        row: As for any operation.
+        bounded: As for any operation.
+        known: As for any operation.
+    """
+
+    __slots__ = ("_granted",)
+
+    def __init__(  # noqa: PLR0913 - an operation's, and one more
+        self,
+        apply: Callable[[Connection, int], T],
+        granted: Callable[[T], None],
+        undo: Callable[[T], None] | None = None,
+        *,
+        row: tuple[Any, ...] = (),
+        bounded: bool = False,
+        known: Callable[[Connection], T | None] | None = None,
+    ) -> None:
+        super().__init__(apply, row, undo, bounded=bounded, known=known)
+        self._granted = granted
+
+    def answer(self, value: T) -> None:
+        """Take note of what is granted, and give the answer."""
+        if not isinstance(value, BaseException):
+            self._granted(value)
+        super().answer(value)
+
+
 class _NotAllChanged(Undo):
     """Some statement of a batch did not change all of its rows."""
 

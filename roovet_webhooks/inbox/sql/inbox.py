@@ -24,7 +24,7 @@ from roovet_webhooks.inbox.rows import heartbeats, lost
 from roovet_webhooks.inbox.sql import ledger, statements
 from roovet_webhooks.inbox.sql.census import SQLCensus, all_workers
 from roovet_webhooks.inbox.sql.claims import Claimant
-from roovet_webhooks.inbox.sql.committer import Committer, Operation, RowOperation
+from roovet_webhooks.inbox.sql.committer import Committer, GrantingOperation, Operation, RowOperation
 from roovet_webhooks.inbox.sql.recording import Recorder
 from roovet_webhooks.inbox.sql.schema import BY_CLAIM, CLAIMED, delivery, versions, worker, write_nothing_new
 from roovet_webhooks.inbox.sql.transactions import check_held, record_success, transaction
@@ -126,13 +126,13 @@ class SQLInbox:
         )
         self._watch = Watch(self.lease)
         self._committer = Committer(self._store, self._max_waiting)
-        self._keeper = Keeper(self, self.lease)
+        self._keeper = Keeper(self, self.lease, lambda: self._ticks())
 
     def _submit(self, operation: Operation[T]) -> Pending[T]:
         return self._committer.submit(operation)
 
-    def _run(self, apply: Callable[[Connection, int], T], undo: Callable[[T], None] | None = None) -> Pending[T]:
-        return self._submit(Operation(apply, undo=undo))
+    def _run(self, apply: Callable[[Connection, int], T]) -> Pending[T]:
+        return self._submit(Operation(apply))
 
     @property
     def location(self) -> str:
@@ -162,7 +162,10 @@ class SQLInbox:
         """Record a delivery; see `Inbox.store`."""
         if self._backlog.is_time_to_look(delivery.endpoint, workers_needed=not claim):
             self._run(self._look)
-        return self._submit(self._recorder.recording(delivery, claim=claim, handlers=handlers, let_go=self._let_go))
+        hold, let_go = self._keeper.hold, self._let_go
+        return self._submit(
+            self._recorder.recording(delivery, claim=claim, handlers=handlers, hold=hold, let_go=let_go)
+        )
 
     def _look(self, connection: Connection, now: int) -> None:
         self._backlog.look(SQLCensus(self._store, connection, now))
@@ -174,25 +177,34 @@ class SQLInbox:
         self._policies[endpoint] = retry
 
     @contextmanager
-    def keeping(self, claim: Claim) -> Generator[None]:
+    def keeping(self, claim: Claim) -> Generator[bool]:
         """Renew a claim for as long as its handlers run; see `Inbox.keeping`."""
-        self._keeper.hold(claim)
         try:
-            yield
+            yield self._keeper.keep(claim)
         finally:
             self._keeper.let_go(claim)
+
+    def confirm(self, claim: Claim) -> Pending[None]:
+        """Renew a claim now; see `Inbox.confirm`."""
+        renewing = self._renewing([claim])
+
+        def confirm(connection: Connection, now: int) -> None:
+            if not renewing(connection, now):
+                raise lost(claim)
+
+        return self._submit(GrantingOperation(confirm, lambda _: self._keeper.hold([claim])))
 
     def claim(
         self, endpoint: str, *, limit: int, ordering: Ordering = None, on_dead: OnDead = "skip"
     ) -> Pending[Sequence[Claimed]]:
         """Claim what is due and has never crashed; see `DurableInbox.claim`."""
-        return self._run(self._claiming(endpoint, limit, ordering, on_dead, suspect=False), self._give_back)
+        return self._granting(self._claiming(endpoint, limit, ordering, on_dead, suspect=False))
 
     def claim_suspect(
         self, endpoint: str, *, ordering: Ordering = None, on_dead: OnDead = "skip"
     ) -> Pending[Sequence[Claimed]]:
         """Claim one delivery that has crashed before; see `DurableInbox.claim_suspect`."""
-        return self._run(self._claiming(endpoint, 1, ordering, on_dead, suspect=True), self._give_back)
+        return self._granting(self._claiming(endpoint, 1, ordering, on_dead, suspect=True))
 
     def _claiming(
         self, endpoint: str, limit: int, ordering: Ordering, on_dead: OnDead, *, suspect: bool
@@ -221,15 +233,28 @@ class SQLInbox:
             query = statements.candidates(self._store, due, limit=1, ordering=ordering, on_dead=on_dead)
             return next(iter(self._claimant.take(connection, query, now)), None)
 
-        return self._run(claim, lambda one: self._give_back([] if one is None else [one]))
+        return self._submit(
+            GrantingOperation(
+                claim,
+                lambda one: self._keeper.hold([] if one is None else [one.claim]),
+                lambda one: self._let_go([] if one is None else [one.claim]),
+            )
+        )
 
-    def _give_back(self, found: Sequence[Claimed]) -> None:
-        self._let_go([one.claim for one in found])
+    def _granting(self, claim: Callable[[Connection, int], Sequence[Claimed]]) -> Pending[Sequence[Claimed]]:
+        return self._submit(
+            GrantingOperation(
+                claim,
+                lambda found: self._keeper.hold([one.claim for one in found]),
+                lambda found: self._let_go([one.claim for one in found]),
+            )
+        )
 
     def _let_go(self, claims: Sequence[Claim]) -> None:
         """Release claims that were granted when nobody waited for them any more: no attempt has been made."""
-        with suppress(InboxError):  # it has been closed, and the reaper will do it
-            for claim in claims:
+        for claim in claims:
+            self._keeper.let_go(claim)
+            with suppress(InboxError):  # it has been closed, and the reaper will do it
                 self.release(claim, retry_in=0)
 
     def suspects(self, endpoint: str) -> Pending[int]:
@@ -351,6 +376,9 @@ class SQLInbox:
 
     def renew(self, claims: Sequence[Claim]) -> Collection[int]:
         """Renew claims of this process; see `Kept.renew`."""
+        return self._now(self._run(self._renewing(claims)))
+
+    def _renewing(self, claims: Sequence[Claim]) -> Callable[[Connection, int], Collection[int]]:
         fences = {claim.number: claim.fence for claim in claims}
 
         def renew(connection: Connection, now: int) -> Collection[int]:
@@ -362,7 +390,7 @@ class SQLInbox:
             statements.taken(connection, statements.unlocked(self._store, held), values, columns=[_c.id])
             return numbers
 
-        return self._now(self._run(renew))
+        return renew
 
     def reap_now(self) -> int:
         """Free overdue claims, in this thread; see `Kept.reap_now`."""
@@ -385,7 +413,13 @@ class SQLInbox:
             rows = connection.execute(query.order_by(_c.lease_until).limit(_MOST_REAPED)).all()
             freed: list[tuple[int, bool]] = []
             overdue_claims = expiries(
-                self._watch, rows, self._policies, history=self._history, now=now, moment=self._ticks()
+                self._watch,
+                rows,
+                self._policies,
+                history=self._history,
+                held=self._keeper.holding(),
+                now=now,
+                moment=self._ticks(),
             )
             for lease, values, dead in overdue_claims:
                 same = (_c.id == lease.number, _c.fence == lease.fence, _c.lease_until == lease.until)

@@ -10,7 +10,7 @@ from roovet_webhooks.errors import InboxFull
 from roovet_webhooks.inbox import changes
 from roovet_webhooks.inbox.protocol import Claim, State, Stored, Verdict
 from roovet_webhooks.inbox.sql import statements
-from roovet_webhooks.inbox.sql.committer import Operation, RowOperation
+from roovet_webhooks.inbox.sql.committer import GrantingOperation, RowOperation
 from roovet_webhooks.inbox.sql.schema import delivery as table
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from roovet_webhooks.inbox.backlog import Backlog
     from roovet_webhooks.inbox.changes import Values
     from roovet_webhooks.inbox.sql.claims import Claimant
+    from roovet_webhooks.inbox.sql.committer import Operation
     from roovet_webhooks.inbox.sql.store import Store
 
 _c = table.c
@@ -59,6 +60,7 @@ class Recorder:
         *,
         claim: bool,
         handlers: Sequence[str] | None,
+        hold: Callable[[Sequence[Claim]], None],
         let_go: Callable[[Sequence[Claim]], None],
     ) -> Operation[Stored]:
         """Return the operation that records a delivery.
@@ -67,6 +69,7 @@ class Recorder:
             delivery: What came.
             claim: Whether it is to be handled at once.
             handlers: Names of the handlers that are registered for it.
+            hold: Takes claims that were granted.
             let_go: Takes claims back that were granted when nobody waited any more.
         """
         name, body = self._claimant.bodies.encode(delivery.raw)
@@ -82,10 +85,13 @@ class Recorder:
             def record(connection: Connection, now: int) -> Stored:
                 return self._record(connection, now, delivery.identity, values, too_old=too_old, claim=claim)
 
+            def granted(stored: Stored) -> None:
+                hold([stored.claim] if stored.claim else [])
+
             def undo(stored: Stored) -> None:
                 let_go([stored.claim] if stored.claim else [])
 
-            return Operation(record, row, undo, bounded=True, known=known)
+            return GrantingOperation(record, granted, undo, row=row, bounded=True, known=known)
 
         def parameters(now: int) -> Values:
             new = changes.stored_too_old(now=now) if too_old else None
