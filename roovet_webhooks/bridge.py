@@ -87,8 +87,8 @@ EXITS: tuple[type[BaseException], ...] = (SystemExit, KeyboardInterrupt)
 class NotAnExceptionError(RuntimeError):
     """A function of the user's raised a `BaseException` that is no `Exception`: the cause.
 
-    A panic of an extension module, a `GeneratorExit`, a group of what is none. It fails like any other exception; passed
-    on as it is, it would go past those who handle exceptions, and end a thread or an event loop that others use.
+    A panic of an extension module, a `GeneratorExit`, a group of such. It is a failure like any other; passed on as it
+    is, it would escape those who handle exceptions, and end a thread or an event loop that others use.
     """
 
     def __init__(self, error: BaseException) -> None:

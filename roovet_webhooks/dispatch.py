@@ -64,7 +64,7 @@ class Observer(Protocol):
         ...
 
 
-class ClaimReleased(asyncio.CancelledError):  # noqa: N818 - it is no error, and is raised where one is cancelled
+class ClaimReleased(asyncio.CancelledError):
     """The task was cancelled, and its claim is given back."""
 
 
@@ -329,7 +329,7 @@ def begin_with_users_code(error: BaseException) -> None:
 
     Their variables hold the event and the delivery, which a log that prints variables would show.
     """
-    if isinstance(error, NotAnExceptionError) and error.__cause__ is not None:
+    if error.__cause__ is not None:
         begin_with_users_code(error.__cause__)
     traceback = kept = error.__traceback__
     while traceback is not None and (module := _module_of(traceback)).startswith(_CARRIERS):

@@ -323,13 +323,14 @@ def test_a_task_of_an_endpoint_that_is_not_known_here_is_told(caplog: pytest.Log
     assert logged(caplog) == ["engine.unknown_endpoint"]
 
 
-def test_a_task_succeeds_whatever_the_handler_does(tmp_path: Path) -> None:
+@pytest.mark.parametrize("raised", [SystemExit, KeyboardInterrupt, GeneratorExit, type("Panic", (BaseException,), {})])
+def test_a_task_succeeds_whatever_the_handler_does(tmp_path: Path, raised: type[BaseException]) -> None:
     notes = Notes()
     receiver = receiver_on(tmp_path, engine=notes, retry=RetryPolicy(max_attempts=1))
 
     @receiver.on("order.created")
     def leave(_event: Event) -> None:
-        raise SystemExit
+        raise raised
 
     @receiver.on("order.paid")
     async def fail(_event: Event) -> None:

@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 import time
+import traceback
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -172,6 +173,75 @@ def test_a_handler_that_ends_the_program_only_fails(tmp_path: Path) -> None:
     with started(receiver):
         eventually(lambda: states_of(receiver) == ["dead", "dead", "dead", "done"])
     assert {record.failures for record in records_of(receiver)} == {1, 0}
+
+
+class Panic(BaseException):
+    """What an extension module raises when it panics."""
+
+
+@pytest.mark.parametrize("raised", [Panic, KeyboardInterrupt, SystemExit, GeneratorExit, asyncio.CancelledError])
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_whatever_a_handler_raises_counts_and_reaches_no_loop(
+    tmp_path: Path, raised: type[BaseException], kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    receiver = receiver_on(tmp_path, retry=RetryPolicy(first=0.01, max_attempts=2))
+
+    def broken(_event: Event) -> None:
+        raise raised
+
+    async def broken_too(event: Event) -> None:
+        await asyncio.sleep(0)
+        broken(event)
+
+    receiver.on("order.created")(broken if kind == "sync" else broken_too)
+    receiver.on("order.paid")(nothing)
+    deliver(receiver)
+    deliver(receiver, "order.paid")
+    with started(receiver):
+        eventually(lambda: states_of(receiver) == ["dead", "done"])
+    assert [record.failures for record in records_of(receiver)] == [2, 0]
+    assert {record.name for record in caplog.records} == {"roovet_webhooks"}
+    failed = next(record for record in caplog.records if record.getMessage().startswith("handler.failed"))
+    assert failed.exc_info is not None
+    error = failed.exc_info[1]
+    while error is not None:
+        frames = [frame.f_globals["__name__"] for frame, _ in traceback.walk_tb(error.__traceback__)]
+        assert not [name for name in frames if name.startswith("roovet_webhooks")], f"{frames}: they hold the event"
+        error = error.__cause__
+
+
+def test_who_waits_behind_a_blocked_loop_keeps_his_claim(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    receiver = receiver_on(tmp_path, lease=0.6)
+    ran: list[str] = []
+    others = receiver_on(tmp_path, lease=0.6)  # the inbox of another process
+
+    @receiver.on("order.created", name="block")
+    async def block(_event: Event) -> None:
+        ran.append("block")
+        time.sleep(3)  # noqa: ASYNC251 - the mistake in question
+
+    @receiver.on("order.paid")
+    async def harmless(_event: Event) -> None:
+        ran.append("harmless")
+
+    deliver(receiver)
+    deliver(receiver, "order.paid", count=3)
+    reaped: list[object] = []
+    with started(receiver, concurrency=4):
+        eventually(lambda: bool(ran))
+        cast("SQLInbox", others.inbox).attach("default", RetryPolicy())
+        while ran == ["block"]:
+            reaped += cast("SQLInbox", others.inbox).reap().result(20)
+            time.sleep(0.05)
+        eventually(lambda: states_of(receiver) == ["done"] * 4)
+    cast("SQLInbox", others.inbox).close()
+    assert not reaped
+    assert sorted(ran) == ["block", "harmless", "harmless", "harmless"]
+    blocked = [vars(one)["roovet"] for one in caplog.records if one.getMessage().startswith("handler.blocked_loop")]
+    # Said while it lasts, by the thread that renews, and when it is over.
+    assert {one["handler"] for one in blocked} == {"block"}
+    assert len(blocked) == 2
+    assert blocked[1]["seconds"] >= 3 > blocked[0]["seconds"] >= 1
 
 
 def test_deliveries_of_a_resource_run_one_after_the_other(tmp_path: Path) -> None:

@@ -129,8 +129,12 @@ class DjangoInbox:
         self._process = self._new_process()
 
     def _new_process(self) -> _Process:
-        keeper = Keeper(_Kept(self), self.lease, lambda: self._ticks())
+        keeper = Keeper(_Kept(self), self.lease, self._moment)
         return _Process(os.getpid(), new_owner(), Watch(self.lease), keeper)
+
+    def _moment(self) -> float:
+        """Return monotonic seconds."""
+        return self._ticks()
 
     def _here(self) -> _Process:
         if self._process.pid != os.getpid():
@@ -398,7 +402,7 @@ class DjangoInbox:
 
         def reap(now: int) -> Sequence[tuple[int, bool]]:
             rows = ledger.overdue(claims, self._policies.keys(), now)
-            moment, history = self._ticks(), claims.history
+            moment, history = self._moment(), claims.history
             return ledger.free(
                 claims, expiries(watch, rows, self._policies, history=history, held=held, now=now, moment=moment)
             )

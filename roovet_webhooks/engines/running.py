@@ -7,11 +7,11 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, ParamSpec, TypeVar, cast
 
 from roovet_webhooks import telemetry
-from roovet_webhooks.bridge import SyncBridge
+from roovet_webhooks.bridge import EXITS, NotAnExceptionError, SyncBridge
 from roovet_webhooks.dispatch import context
 from roovet_webhooks.errors import ConfigurationError
 from roovet_webhooks.keys import forget_variables
-from roovet_webhooks.worker.bridge import failing, patiently
+from roovet_webhooks.worker.bridge import patiently
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,8 +32,10 @@ class TaskBridge(SyncBridge):
 
     async def call(self, function: Callable[..., object], *arguments: object) -> object:
         """Call a handler; if it ends the program, that is its failure."""
-        with failing():
+        try:
             return await super().call(function, *arguments)
+        except EXITS as error:
+            raise NotAnExceptionError(error) from error
 
     async def wait(self, inbox: Inbox, operation: Callable[P, Answer[T]], *arguments: P.args, **options: P.kwargs) -> T:
         """Carry out an operation of the inbox, as soon as the store can be used."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar, cast
 from weakref import WeakSet
@@ -13,7 +13,7 @@ from roovet_webhooks.errors import InboxFull, InboxUnavailable
 from roovet_webhooks.worker.threads import Threads
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator
+    from collections.abc import Awaitable, Callable
     from contextlib import AbstractContextManager
 
     from roovet_webhooks.inbox.protocol import Answer, Inbox
@@ -27,15 +27,6 @@ _FIRST_WAIT = 0.25
 _LONGEST_WAIT = 5.0
 # Of an inbox whose calls block: it settles through these, however many handlers hold the others.
 _INBOX_THREADS = 4
-
-
-@contextmanager
-def failing() -> Generator[None]:
-    """Turn a handler's SystemExit and KeyboardInterrupt into a failure, so that they cannot stop the worker."""
-    try:
-        yield
-    except EXITS as error:
-        raise NotAnExceptionError(error) from error
 
 
 async def patiently(once: Callable[[], Awaitable[T]], sleep: Callable[[float], Awaitable[None]]) -> T:
@@ -85,11 +76,13 @@ class WorkerBridge(AsyncBridge):
         """
         await self._slot()
         try:
-            with failing():
-                if is_async(function):
-                    with self._around():
-                        return await super().call(function, *arguments)
-                return await super().call(partial(_within, self._around, function), *arguments)
+            if is_async(function):
+                with self._around():
+                    return await super().call(function, *arguments)
+            return await super().call(partial(_within, self._around, function), *arguments)
+        except EXITS as error:
+            # No server is to end: a signal stops the worker in another way.
+            raise NotAnExceptionError(error) from error
         finally:
             self._slots.release()
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from support import PATH, SECRET, headers_of
 
-from inbox.worlds import DAY, given, state_of
+from inbox.worlds import DAY, LEASE, given, state_of
 from roovet_webhooks import (
     ConfigurationError,
     Delivery,
@@ -329,11 +329,11 @@ class TestTheEndOfAProcess:
         given(shop.inbox.store(database.delivery(), claim=False))
         database.elapse(5)
         [one] = given(shop.inbox.claim("shop", limit=1))
-        database.reap(shop.inbox)  # whoever is cancelled has lost the claim already
 
         async def main() -> None:
             task = asyncio.create_task(shop.receiver.handle(one, bridge=AsyncBridge()))
             await started.wait()
+            database.reap(shop.inbox)  # whoever is cancelled has lost the claim already
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
@@ -368,6 +368,71 @@ class TestTheEndOfAProcess:
             shop.work()
         record = shop.inbox.find(Query())[0]
         assert (record.state, record.failures, record.crashes) == (State.READY, 1, 0)
+
+
+class Panic(BaseException):
+    """What an extension module raises when it panics."""
+
+
+RAISED: dict[str, Callable[[], BaseException]] = {
+    "panic": lambda: Panic("it broke"),
+    "exit of a generator": GeneratorExit,
+    "group": lambda: BaseExceptionGroup("several", [KeyboardInterrupt(), ValueError()]),
+    "cancellation of its own": asyncio.CancelledError,
+}
+
+
+@both
+@pytest.mark.parametrize("acknowledge", ["stored", "handled"])
+@pytest.mark.parametrize("raised", RAISED)
+class TestWhatIsNoException:
+    def test_it_is_a_failure_that_counts(self, sqlite: SQLWorld, raised: str, acknowledge: str, kind: str) -> None:
+        shop = Shop(sqlite, kind, acknowledge=acknowledge, retry=RetryPolicy(first=1, max_attempts=2))
+        shop.handler("break", lambda _event, _delivery: raise_(RAISED[raised]()))
+        shop.handler("book")
+        delivery = sqlite.delivery()
+        for attempt in (1, 2):
+            if acknowledge == "handled":
+                assert shop.send(delivery).status == 500
+            else:
+                if attempt == 1:
+                    given(shop.inbox.store(delivery, claim=False))
+                sqlite.elapse(5)
+                assert shop.work() == [None]
+            record = shop.inbox.find(Query())[0]
+            assert (record.failures, record.crashes) == (attempt, 0)
+        assert (record.state, record.outcome) == (State.DEAD, Outcome.FAILED)
+        assert shop.runs == ["break", "book", "break"]  # the other one is not held up by it
+
+
+@both
+class TestBeforeTheFirstHandler:
+    """A claim may wait for its turn: in a worker that is stopped for a while, or whose event loop is blocked."""
+
+    def shop(self, world: World, kind: str) -> tuple[Shop, Claimed]:
+        shop = Shop(world, kind)
+        shop.handler("book")
+        given(shop.inbox.store(world.delivery(), claim=False))
+        world.elapse(5)
+        [one] = given(shop.inbox.claim("shop", limit=1))
+        return shop, one
+
+    def test_a_claim_that_is_over_runs_nothing(
+        self, database: SQLWorld, kind: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        shop, one = self.shop(database, kind)
+        database.reap(database.process())
+        assert shop.handle(one) is None
+        assert shop.runs == []
+        assert "delivery.failed" in caplog.text
+        assert "lease_lost" in caplog.text
+        assert shop.inbox.get(one.claim.number).crashes == 1
+
+    def test_a_claim_that_could_not_be_renewed_for_long_is_asked_about(self, database: SQLWorld, kind: str) -> None:
+        shop, one = self.shop(database, kind)
+        database.elapse(LEASE)
+        assert shop.handle(one) is Outcome.HANDLED
+        assert shop.runs == ["book"]
 
 
 class TestHandlersTransactions:

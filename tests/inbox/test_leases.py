@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from inbox.worlds import LEASE, claimed, eventually, given, record_of, run_in_transaction, state_of, take
+from inbox.worlds import LEASE, claimed, eventually, given, number_of, record_of, run_in_transaction, state_of, take
 from roovet_webhooks import InboxUnavailable, LeaseLost, RetryPolicy
 from roovet_webhooks.delivery import Identity
 from roovet_webhooks.inbox.keeper import Keeper, Lease, Watch
-from roovet_webhooks.inbox.protocol import Claim, Outcome, State
+from roovet_webhooks.inbox.protocol import Claim, Outcome, State, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -222,6 +222,75 @@ class TestReaper:
             found = [given(one.reap()), given(two.reap())]
         assert found == [[(number, False)], []]
         assert record_of(inbox, delivery).crashes == 1
+
+    def test_nobody_reaps_what_he_holds(self, durable: World) -> None:
+        # However late it is renewed: from the moment it is granted, whatever has become of its handlers.
+        inbox, other = durable.process(), durable.process()
+        for delivery in (last := durable.delivery(), durable.delivery(), durable.delivery()):
+            given(inbox.store(delivery, claim=False))
+        durable.elapse(5)
+        third = given(inbox.claim_number(number_of(inbox, last)))
+        [first, second] = take(inbox)
+        stored = claimed(inbox, durable.delivery())
+        for _ in range(3):
+            durable.elapse(LEASE + 1)
+            assert given(inbox.reap()) == []
+        assert len(given(other.reap())) == 0
+        claims = [first.claim, second.claim, third.claim, stored]
+        assert inbox.renew(claims) == {claim.number for claim in claims}
+
+    def test_what_is_held_no_more_is_reaped(self, durable: World) -> None:
+        inbox = durable.process()
+        claim = claimed(inbox, durable.delivery())
+        with inbox.keeping(claim) as is_sure:
+            assert is_sure
+        durable.elapse(LEASE + 1)
+        assert given(inbox.reap()) == []
+        durable.elapse(LEASE + 1)
+        assert given(inbox.reap()) == [(claim.number, False)]
+
+    def test_whether_a_claim_holds_can_be_asked(self, durable: World) -> None:
+        inbox = durable.process(retry=RetryPolicy(first=1))
+        delivery = durable.delivery()
+        claim = claimed(inbox, delivery)
+        durable.elapse(LEASE / 2)
+        with inbox.keeping(claim) as is_sure:
+            assert not is_sure
+            given(inbox.confirm(claim))
+            with inbox.keeping(claim) as is_sure_now:
+                assert is_sure_now
+        durable.reap(durable.process())
+        with inbox.keeping(claim) as is_sure:
+            assert not is_sure
+        with pytest.raises(LeaseLost):
+            given(inbox.confirm(claim))
+
+    def test_in_memory_too(self, memory: World) -> None:
+        inbox = memory.process()
+        claim = claimed(inbox, memory.delivery())
+        with inbox.keeping(claim) as is_sure:
+            assert is_sure
+            inbox.confirm(claim)
+            inbox.complete(claim, Outcome.HANDLED)
+        with pytest.raises(LeaseLost):
+            inbox.confirm(claim)
+
+    def test_a_copy_frees_what_a_dead_process_held(self, durable: World) -> None:
+        # In the process that answers the sender's retries nothing else may ever claim, and no worker run.
+        inbox, gone = durable.process(lease=0.3), durable.process()
+        inbox._ticks = time.monotonic
+        delivery = durable.delivery()
+        claimed(gone, delivery)
+        durable.crash(gone)
+        durable.elapse(LEASE + 1)
+        answers: list[Verdict] = []
+
+        def sent_again() -> bool:
+            answers.append(given(inbox.store(delivery, claim=True)).verdict)
+            return answers[-1] is Verdict.NEW
+
+        eventually(sent_again)
+        assert answers[0] is Verdict.IN_FLIGHT
 
     def test_it_says_what_it_did(self, durable: World, caplog: pytest.LogCaptureFixture) -> None:
         inbox = durable.process(retry=RetryPolicy(first=1, max_crashes=2))

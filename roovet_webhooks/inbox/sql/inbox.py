@@ -126,7 +126,11 @@ class SQLInbox:
         )
         self._watch = Watch(self.lease)
         self._committer = Committer(self._store, self._max_waiting)
-        self._keeper = Keeper(self, self.lease, lambda: self._ticks())
+        self._keeper = Keeper(self, self.lease, self._moment)
+
+    def _moment(self) -> float:
+        """Return monotonic seconds."""
+        return self._ticks()
 
     def _submit(self, operation: Operation[T]) -> Pending[T]:
         return self._committer.submit(operation)
@@ -419,7 +423,7 @@ class SQLInbox:
                 history=self._history,
                 held=self._keeper.holding(),
                 now=now,
-                moment=self._ticks(),
+                moment=self._moment(),
             )
             for lease, values, dead in overdue_claims:
                 same = (_c.id == lease.number, _c.fence == lease.fence, _c.lease_until == lease.until)
