@@ -131,7 +131,7 @@ def _plain(function: Callable[..., object], *arguments: object) -> object:
         # asyncio cannot carry it out of the thread: whoever waits would wait for ever.
         message = "the function raised StopIteration"
         raise RuntimeError(message) from error
-    except (Exception, *EXITS, asyncio.CancelledError):
+    except (Exception, SystemExit, KeyboardInterrupt, asyncio.CancelledError):
         raise
     except BaseException as error:
         raise NotAnExceptionError(error) from error
@@ -212,7 +212,7 @@ class SyncBridge:
                 return _LOOP.run(function, *arguments)
             result = function(*arguments)
             return _LOOP.run(_awaited, result) if inspect.isawaitable(result) else result
-        except (Exception, *EXITS):
+        except (Exception, SystemExit, KeyboardInterrupt):
             raise
         except asyncio.CancelledError as error:
             raise _cancelled_itself() from error
@@ -279,7 +279,7 @@ class AsyncBridge:
                 return result
             work = result if inspect.iscoroutine(result) else _awaited(result)
             return await _driven(work, self._is_abandoned)
-        except (Exception, *EXITS, GeneratorExit):  # the last closes this coroutine
+        except (Exception, SystemExit, KeyboardInterrupt, GeneratorExit):  # the last closes this coroutine
             raise
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
