@@ -17,6 +17,7 @@ import roovet_webhooks
 from roovet_webhooks import Delivery, DropDelivery, Event, RetryLater, WebhookReceiver, errors, messages
 from roovet_webhooks.inbox.protocol import TRANSITIONS
 from roovet_webhooks.life import LIFE
+from roovet_webhooks.telemetry import blocking
 from roovet_webhooks.telemetry.tables import ABOUT, EVENTS, FIELDS, MEANINGS, METRICS, SPANS
 
 if TYPE_CHECKING:
@@ -112,7 +113,9 @@ OF_A_DURABLE_INBOX = {
 }
 
 
-def what_is_logged(caplog: pytest.LogCaptureFixture) -> dict[str, tuple[str, set[str]]]:
+def what_is_logged(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> dict[str, tuple[str, set[str]]]:
     """Let everything happen that is logged; return the level and the fields of each event."""
     times = [float(NOW)]
     receiver = WebhookReceiver(SECRET, clock=lambda: times[-1])
@@ -130,9 +133,13 @@ def what_is_logged(caplog: pytest.LogCaptureFixture) -> dict[str, tuple[str, set
     def hook(_error: Exception, _delivery: Delivery) -> None:
         raise ValueError
 
+    @receiver.on("wallet.slow")
+    async def slow(_event: Event) -> None: ...
+
     copied = payload("order.copied")
+    monkeypatch.setattr(blocking, "BLOCKED", 0.0)
     caplog.set_level("INFO", "roovet_webhooks")
-    for name in ("order.done", *raised, "wallet.none"):
+    for name in ("order.done", *raised, "wallet.none", "wallet.slow"):
         receiver.receive(request_of(payload(name)))
     for _ in range(2):
         receiver.receive(request_of(copied))
@@ -149,8 +156,10 @@ def what_is_logged(caplog: pytest.LogCaptureFixture) -> dict[str, tuple[str, set
     return logged
 
 
-def test_what_is_logged_is_what_the_table_says(caplog: pytest.LogCaptureFixture) -> None:
-    logged = what_is_logged(caplog)
+def test_what_is_logged_is_what_the_table_says(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logged = what_is_logged(caplog, monkeypatch)
     # What has no cause here has a traceback where there is one; OpenTelemetry is made to fail elsewhere.
     logged["receiver.not_ready"][1].add("the traceback")
     logged["otel.failed"] = ("error", {"the traceback"})
