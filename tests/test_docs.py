@@ -53,6 +53,7 @@ INTERNAL = {
     "intake": "a step of the receiver, as admission",
     "refusal": "a step of the receiver, as admission; explain and the guides say what it tells",
     "numbers": "what options of every part are checked with",
+    "sandbox.*": "the parts of the sandbox, whose page has what is used of them",
     "tenants": "a step of the receiver, as admission; the receiver's options say what a resolver returns",
     "mac": "what it computes is documented where it is used, in signing",
 }

@@ -47,6 +47,14 @@ class GivenSecrets(Unpicklable):
         """Return them as they were written, for `explain`. Keep them out of variables that outlive the call."""
         return self._texts if len(self._texts) > 1 else self._texts[0]
 
+    def first(self) -> str:
+        """Return the first of them as text, which signs. Keep it out of variables that outlive the call.
+
+        Raises:
+            InvalidSecretError: It cannot be a secret.
+        """
+        return self.keyring().secrets[0].reveal().decode()
+
     def __repr__(self) -> str:
         """Show how many there are, and nothing else."""
         return f"GivenSecrets({len(self._texts)})"
@@ -124,8 +132,14 @@ def needed_secrets(secret_file: GivenSecrets | None, secret: GivenSecrets | None
     given = given_secrets(secret_file, secret)
     if given is not None:
         return given
-    secrets = [part for part in os.environ.get(SECRET_VARIABLE, "").split(",") if part]
-    if not secrets:
+    found = environment_secrets()
+    if found is None:
         message = f"there is no signing secret: set {SECRET_VARIABLE} in the environment, or give --secret-file PATH"
         raise ConfigurationError(message)
-    return GivenSecrets(secrets)
+    return found
+
+
+def environment_secrets() -> GivenSecrets | None:
+    """Return what the environment has, if it has any."""
+    secrets = [part for part in os.environ.get(SECRET_VARIABLE, "").split(",") if part]
+    return GivenSecrets(secrets) if secrets else None

@@ -60,6 +60,10 @@ class Target(NamedTuple):
         port = "" if self.port is None else f":{self.port}"
         return f"{'https' if self.secure else 'http'}://{host}{port}{self.path}"
 
+    def at(self, path: str) -> Target:
+        """Return another path of the same server."""
+        return self._replace(path=path)
+
     @classmethod
     def of(cls, url: str) -> Target:
         """Read a URL.

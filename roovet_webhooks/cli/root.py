@@ -11,9 +11,11 @@ from roovet_webhooks import __version__
 from roovet_webhooks.cli.demo import demo
 from roovet_webhooks.cli.inbox import inbox
 from roovet_webhooks.cli.listening import listen
+from roovet_webhooks.cli.sandbox import sandbox
 from roovet_webhooks.cli.sending import send
 from roovet_webhooks.cli.signing import sign
 from roovet_webhooks.cli.text import plain
+from roovet_webhooks.cli.trigger import resend, trigger
 from roovet_webhooks.cli.verifying import verify
 from roovet_webhooks.cli.working import worker
 from roovet_webhooks.errors import WebhookError
@@ -65,5 +67,5 @@ def root(context: click.Context) -> None:
         context.exit(USAGE)
 
 
-for _command in (sign, verify, send, listen, demo, worker, inbox):
+for _command in (sign, verify, send, listen, demo, worker, inbox, sandbox, trigger, resend):
     root.add_command(_command)

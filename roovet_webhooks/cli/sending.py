@@ -25,9 +25,10 @@ FAILED = 1
 _SHOWN_HEADERS = ("Content-Type", "Retry-After", "Allow", "Location")
 
 
-def _target(_context: click.Context, _option: click.Parameter, url: str) -> Target:
+def target_of(_context: click.Context, _option: click.Parameter, url: str | None) -> Target | None:
+    """Read the URL of an option."""
     try:
-        return Target.of(url)
+        return None if url is None else Target.of(url)
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
 
@@ -53,7 +54,7 @@ def _no_constant(name: str) -> object:
 
 @click.command()
 @click.argument("file", type=click.File("rb"), required=False)
-@click.option("--url", "target", required=True, metavar="URL", callback=_target, help="Where to post, http or https.")
+@click.option("--url", "target", required=True, metavar="URL", callback=target_of, help="Where to post, http or https.")
 @click.option("--event", metavar="NAME", help="Make the body: an event of this name, happening now.")
 @click.option("--id", "resource", metavar="ID", help="With --event: the resource it is about.")
 @click.option("--field", "fields", multiple=True, metavar="NAME=JSON", callback=_fields, help="With --event: one more.")
@@ -106,7 +107,7 @@ def send(  # noqa: PLR0913 - one argument an option
         except NoAnswer as error:
             click.echo(f"Error: no answer from {target}: {plain(str(error))}", err=True)
             return FAILED
-        console.print(_shown(answer))
+        console.print(shown_answer(answer))
         acknowledged.append(answer.ok)
     return 0 if all(acknowledged) else FAILED
 
@@ -132,7 +133,8 @@ def _body(file: BinaryIO | None, event: str | None, resource: str | None, fields
     return json.dumps(content, separators=(",", ":")).encode()
 
 
-def _shown(answer: Answer) -> Text:
+def shown_answer(answer: Answer) -> Text:
+    """Return an answer as a terminal shows it."""
     style = "green" if answer.ok else "red"
     shown = Text(f"{answer.status} {plain(answer.reason)}", style)
     shown.append(f"  in {answer.seconds * 1000:.0f} ms", "dim")

@@ -47,13 +47,18 @@ def url_of(sock: socket.socket, path: str = PATH) -> str:
     return f"http://[{host}]:{port}{path}" if ":" in host else f"http://{host}:{port}{path}"
 
 
-def server_of(app: ASGIApp) -> uvicorn.Server:
-    """Return a server for an application that has no lifespan."""
+def server_of(app: ASGIApp, *, lifespan: bool = False) -> uvicorn.Server:
+    """Return a server for an application.
+
+    Args:
+        app: The application.
+        lifespan: Whether it has one.
+    """
     config = uvicorn.Config(
         app,
         log_config=None,
         access_log=False,
-        lifespan="off",
+        lifespan="on" if lifespan else "off",
         ws="none",
         server_header=False,
         timeout_graceful_shutdown=_GRACE,
@@ -62,14 +67,20 @@ def server_of(app: ASGIApp) -> uvicorn.Server:
 
 
 @contextmanager
-def serving(app: ASGIApp) -> Generator[str]:
-    """Serve an application on a free loopback port, in a thread; the value is its URL."""
-    server = server_of(app)
+def serving(app: ASGIApp, *, path: str = PATH, lifespan: bool = False) -> Generator[str]:
+    """Serve an application on a free loopback port, in a thread; the value is its URL.
+
+    Args:
+        app: The application.
+        path: The path of the URL.
+        lifespan: Whether the application has one.
+    """
+    server = server_of(app, lifespan=lifespan)
     with bind(_LOCAL, 0) as sock:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True)
         thread.start()
         try:
-            yield url_of(sock)
+            yield url_of(sock, path)
         finally:
             server.should_exit = True
             thread.join(2 * _GRACE)
