@@ -48,10 +48,14 @@ class Unpicklable:
         raise TypeError(message)
 
 
-def forget_variables(error: BaseException) -> None:
+def forget_variables(error: BaseException, *, libraries: tuple[str, ...] = ()) -> None:
     """Empty our own frames of a traceback, and of what it came from: they show where it was, and no secret or body.
 
     A crash report, a debug page and some logs print the variables of every frame.
+
+    Args:
+        error: The exception.
+        libraries: Beginnings of other modules' names whose frames are emptied too.
     """
     chain: list[BaseException] = [error]
     for link in chain:
@@ -60,7 +64,7 @@ def forget_variables(error: BaseException) -> None:
                 chain.append(before)
         traceback = link.__traceback__
         while traceback is not None:
-            if traceback.tb_frame.f_globals.get("__name__", "").startswith(_OURS):
+            if traceback.tb_frame.f_globals.get("__name__", "").startswith((_OURS, *libraries)):
                 with suppress(RuntimeError):  # it runs still
                     traceback.tb_frame.clear()
             traceback = traceback.tb_next

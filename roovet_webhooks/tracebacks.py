@@ -22,6 +22,7 @@ _LIBRARIES = (_PACKAGE, sysconfig.get_path("stdlib"), "<frozen ")
 
 _SECRETS = (
     (re.compile(r"\bwhsec_[\w\-+/=]+"), "whsec_…"),
+    (re.compile(r"\brvpk_[\w\-+/=]+"), "rvpk_…"),
     (re.compile(r"(://[^\s/:@]*):[^\s/@]+@"), r"\1:…@"),
     (re.compile(r"\bv1=[0-9a-fA-F]{16,}"), "v1=…"),
 )
@@ -52,7 +53,7 @@ def short_traceback(error: BaseException) -> str:
 
 
 def message_of(error: BaseException, raw: bytes = b"") -> str:
-    """Return an exception's message, cut short: without signing secrets, passwords of URLs, signatures or the body.
+    """Return an exception's message, cut short: without secrets, API keys, passwords of URLs, signatures or the body.
 
     Parts of the body may still be in it: a validation error quotes the value that it refuses.
 

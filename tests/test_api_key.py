@@ -6,6 +6,7 @@ import inspect
 import io
 import logging
 import pickle
+import socket
 import subprocess
 import sys
 import threading
@@ -110,6 +111,23 @@ def test_no_error_shows_the_key_even_with_the_variables_of_its_frames(kind: Kind
         assert KEY not in "".join(shown.format())
         assert isinstance(error, ApiError), "the errors of the transport know the request"
         error = error.__context__ or error.__cause__
+
+
+def test_no_frame_of_the_http_library_shows_the_key(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A time limit, say, raises anywhere, and passes through frames in which the headers stand as they are sent."""
+
+    def interrupted(*_: object) -> None:
+        _ = ()
+        raise ZeroDivisionError
+
+    with RoovetClient(KEY, base_url=server) as client:
+        monkeypatch.setattr(socket.socket, "send", interrupted)
+        with pytest.raises(ZeroDivisionError) as caught:
+            client.wallet.balance()
+        monkeypatch.undo()
+    shown = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+    assert any("httpcore2" in frame.filename for frame in shown.stack)
+    assert KEY not in "".join(shown.format())
 
 
 class Trouble(BaseHTTPRequestHandler):

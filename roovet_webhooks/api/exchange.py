@@ -30,6 +30,7 @@ from roovet_webhooks.api.errors import (
     UndecodableAnswer,
 )
 from roovet_webhooks.api.limiter import RateLimiter, retry_after
+from roovet_webhooks.keys import forget_variables
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,6 +46,7 @@ E = TypeVar("E", bound=ApiError)
 _encoder = msgspec.json.Encoder(decimal_format="number")
 _HEADER_TEXT = re.compile(rf"[\x21-\x7e]{{1,{MAX_ID_CHARACTERS}}}")
 _RETRIED_STATUSES = frozenset({500, 502, 503, 504})
+_TRANSPORTS = ("httpx2.", "httpcore2.", "h11.", "h2.")  # in whose frames the headers stand as they are sent
 _NEVER_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
 _SUCCESS, _REDIRECT, _ERROR, _SERVER_ERROR = 200, 300, 400, 500
 _WAIT_INITIAL, _WAIT_MAX, _WAIT_JITTER = 0.25, 8.0, 0.5  # seconds between attempts: 0.25, 0.5, 1, … and up to 0.5 more
@@ -266,6 +268,8 @@ class Exchange(Generic[T]):
         if isinstance(error, httpx2.HTTPError):
             self._failure = self._broken(error)
             return True
+        if error is not None:
+            forget_variables(error, libraries=_TRANSPORTS)
         return False
 
     def verdict(self) -> Answer[T]:

@@ -123,13 +123,13 @@ class TestEveryEnd:
         shop = Shop(sqlite)
 
         def fail(_event: Event, delivery: Delivery) -> None:
-            message = f"{delivery.raw.decode()} {delivery.raw!r} whsec_0123456789 https://me:pass@bank.example"
+            message = f"{delivery.raw.decode()} {delivery.raw!r} whsec_0123456789 rvpk_0123456 https://me:pass@bank.example"
             raise ValueError(message)
 
         shop.handler("book", fail)
         record = self.recorded(shop, sqlite)
         [run] = record.history[0].runs
-        assert run.message == "(body) b'(body)' whsec_… https://me:…@bank.example"
+        assert run.message == "(body) b'(body)' whsec_… rvpk_… https://me:…@bank.example"
         assert record.last_error == f"failed: book (ValueError: {run.message})"
 
 
