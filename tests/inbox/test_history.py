@@ -123,7 +123,9 @@ class TestEveryEnd:
         shop = Shop(sqlite)
 
         def fail(_event: Event, delivery: Delivery) -> None:
-            message = f"{delivery.raw.decode()} {delivery.raw!r} whsec_0123456789 rvpk_0123456 https://me:pass@bank.example"
+            message = (
+                f"{delivery.raw.decode()} {delivery.raw!r} whsec_0123456 rvpk_0123456 https://me:pass@bank.example"
+            )
             raise ValueError(message)
 
         shop.handler("book", fail)
