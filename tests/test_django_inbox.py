@@ -152,7 +152,7 @@ def test_an_inbox_of_the_first_migration_is_upgraded_and_still_serves_its_code(k
 
         def store_as_the_first_did() -> None:
             delivery = shop.receiver.open(request_of())
-            values = changes.recorded(delivery, delivery.raw, "") | changes.stored(0, now=0, settle=0)
+            values = changes.recorded(delivery, delivery.raw, "") | changes.stored(0, received_at=0, now=0, settle=0)
             row = inserted(delivery.identity, {**values, "has_body": True})
             row.pop("handlers")
             columns, holes = ", ".join(map(connections[alias].ops.quote_name, row)), ", ".join(["%s"] * len(row))

@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 import traceback
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import pytest
@@ -418,6 +418,84 @@ def test_a_suspect_that_outlasts_the_grace_is_given_back(tmp_path: Path) -> None
         worker.stop()
     (record,) = records_of(receiver)
     assert (record.state, record.failures, record.crashes) == ("ready", 0, 1)
+
+
+@pytest.mark.parametrize("leaves", ["itself", "a task"])
+def test_a_coroutine_that_swallows_its_cancellation_keeps_no_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, leaves: str
+) -> None:
+    monkeypatch.setattr(service, "_RELEASING", 0.2)
+    caplog.set_level("INFO")
+    receiver = receiver_on(tmp_path)
+    begun, end = threading.Event(), threading.Event()
+    kept: list[asyncio.Task[None]] = []
+
+    async def for_ever() -> None:
+        while not end.is_set():
+            with suppress(asyncio.CancelledError):
+                begun.set()
+                await asyncio.sleep(0.01)
+
+    @receiver.on("*")
+    async def stubborn(_event: Event) -> None:
+        if leaves == "itself":
+            await for_ever()
+        kept.append(asyncio.create_task(for_ever()))
+        await asyncio.sleep(60)
+
+    deliver(receiver)
+    with started(receiver, grace=0.0) as worker:
+        assert begun.wait(20)
+        worker.stop()
+    end.set()
+    (record,) = records_of(receiver)
+    assert (record.state, record.failures, record.crashes) == ("ready", 0, 0)
+    stopped = next(record for record in caplog.records if record.getMessage().startswith("worker.stopped"))
+    assert vars(stopped)["roovet"]["released"] == 1
+
+
+def test_a_claim_that_could_not_be_given_back_is_not_counted_as_given_back(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    receiver = receiver_on(tmp_path)
+    begun = threading.Event()
+
+    @receiver.on("*")
+    async def slow(_event: Event) -> None:
+        begun.set()
+        await asyncio.sleep(60)
+
+    deliver(receiver)
+    with started(receiver, grace=0.0) as worker:
+        assert begun.wait(20)
+        written(receiver, "UPDATE roovet_delivery SET fence = fence + 1")
+        worker.stop()
+    stopped = next(record for record in caplog.records if record.getMessage().startswith("worker.stopped"))
+    assert vars(stopped)["roovet"]["released"] == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_child_that_a_handler_forks_obeys_its_signals(tmp_path: Path) -> None:
+    worker = Worker(receiver_on(tmp_path))
+    before = signal.getsignal(signal.SIGTERM)
+    with vars(Worker)["_told_by_signals"](worker):
+        assert signal.getsignal(signal.SIGTERM) is not before
+        reading, writing = os.pipe()
+        child = os.fork()
+        if not child:
+            try:
+                os.write(writing, b".")
+                time.sleep(60)
+            finally:
+                os._exit(1)
+        assert os.read(reading, 1) == b"."
+        os.close(reading)
+        os.close(writing)
+        os.kill(child, signal.SIGTERM)
+        _, status = os.waitpid(child, 0)
+    assert os.WTERMSIG(status) == signal.SIGTERM
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_a_worker_that_was_stopped_before_it_began_does_nothing(tmp_path: Path) -> None:

@@ -191,7 +191,8 @@ class DjangoInbox:
                 claims.insert(delivery.identity, {**values, **changes.stored_too_old(now=now)})
                 return Stored(Verdict.TOO_OLD)
             if not claim:
-                new = changes.stored(delivery.event.ts, now=now, settle=self._settling_time)
+                arrived = values["received_at"]
+                new = changes.stored(delivery.event.ts, received_at=arrived, now=now, settle=self._settling_time)
                 claims.insert(delivery.identity, {**values, **new})
                 return Stored(Verdict.NEW)
             new = changes.stored_claimed(now=now, lease=claims.lease, owner=claims.owner)

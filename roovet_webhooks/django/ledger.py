@@ -230,6 +230,9 @@ def overdue(claims: Claims, endpoints: Collection[str], now: int) -> list[Delive
     claimed = claims.rows().filter(state=State.CLAIMED.value, endpoint__in=endpoints).only(*columns)
     # In the order of an index: SQLite, once analyzed, would rather read the whole table than sort what is claimed.
     claimed = claimed.order_by("endpoint", "crashes", "available_at", "id")
+    if claims.database.connection.features.has_select_for_update_skip_locked:
+        # One that its handler's transaction has locked lives, although nobody can renew it.
+        claimed = claimed.select_for_update(skip_locked=True)
     late, far = Q(lease_until__lt=now), Q(lease_until__gt=now + 2 * claims.lease)
     return [row for wrong in (late, far) for row in claimed.filter(wrong)[:MOST_REAPED]]
 

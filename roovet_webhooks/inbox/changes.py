@@ -85,16 +85,23 @@ def _new() -> Values:
     return {"fence": 0, "failures": 0, "crashes": 0, "round": 1, "outcome": None, "finished_at": None, **_FREE}
 
 
-def stored(ts: int, *, now: int, settle: int) -> Values:
+# Milliseconds that the store's clock may be past the time of the request. More is a clock that has jumped.
+_ONE_REQUEST = 60_000
+
+
+def stored(ts: int, *, received_at: int, now: int, settle: int) -> Values:
     """Return the columns of a delivery that is stored to be handled later.
 
     Args:
         ts: When the event happened, Unix seconds.
+        received_at: When it came, milliseconds. The signature agrees with it; a clock that has jumped ahead since then
+            must not put the delivery off by the jump.
         now: Milliseconds.
         settle: Milliseconds that it waits at most for its second to end, so that one look at the resource sees all
             facts of that second.
     """
     second_ends = (ts + 1) * 1000
+    now = now if now - received_at <= _ONE_REQUEST else received_at
     available_at = max(now, min(second_ends, now + settle))
     return {**_new(), "state": next_state(None, Step.STORE), "available_at": available_at}
 

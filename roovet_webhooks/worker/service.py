@@ -122,7 +122,13 @@ class Worker:
             ConfigurationError: As `check`.
         """
         with self._told_by_signals():
-            asyncio.run(self.serve())
+            runner = asyncio.Runner()
+            try:
+                runner.run(self.serve())
+            finally:
+                # Where a task ignores its cancellation, closing would wait for it for ever.
+                if runner.run(_end_tasks()):
+                    runner.close()
 
     def start(self) -> None:
         """Work in a daemon thread: for a development server. At the end of the process it is told to stop.
@@ -248,11 +254,41 @@ class Worker:
             self.stop()
 
         before = {number: signal.signal(number, told) for number in _SIGNALS}
+        _handlers_before.append(before)
         try:
             yield
         finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            _handlers_before.remove(before)
+            _restore(before)
+
+
+# Signal handlers that workers of this process have replaced, the innermost last.
+_handlers_before: list[dict[signal.Signals, Any]] = []
+
+
+def _restore(handlers: dict[signal.Signals, Any]) -> None:
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def _let_signals_end_child() -> None:  # pragma: no cover - in a child, which coverage does not see; tests fork
+    """Undo the worker's signal handlers in a child that a handler has forked: they stop a worker that is not there."""
+    while _handlers_before:
+        _restore(_handlers_before.pop())
+
+
+if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows does not fork
+    os.register_at_fork(after_in_child=_let_signals_end_child)
+
+
+async def _end_tasks() -> bool:
+    """Cancel what a handler has left on the worker's own event loop; return whether it has ended."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    if others:
+        await asyncio.wait(others, timeout=_RELEASING)
+    return all(task.done() for task in others)
 
 
 def _running(*groups: Iterable[asyncio.Task[None]]) -> set[asyncio.Task[None]]:

@@ -45,7 +45,10 @@ def deliveries(count: int, name: str, now: int) -> Iterator[Delivery]:
 def fill(inbox: SQLInbox, count: int) -> None:
     """Put done deliveries in, as years of work would have left them."""
     now = int(time.time()) - 1000
-    done = {**changes.stored(now, now=now * 1000, settle=0), **changes.completed(Outcome.HANDLED, now=now * 1000)}
+    done = {
+        **changes.stored(now, received_at=now * 1000, now=now * 1000, settle=0),
+        **changes.completed(Outcome.HANDLED, now=now * 1000),
+    }
     rows: list[dict[str, object]] = []
     for number, one in enumerate(deliveries(count, "old", now), start=1):
         rows.append({**changes.recorded(one, one.raw, ""), **done})

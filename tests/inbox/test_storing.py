@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from cryptography.fernet import Fernet, MultiFernet
 
-from inbox.worlds import LEASE, Gate, claimed, given, number_of, record_of, state_of, take
+from inbox.worlds import DAY, LEASE, Gate, claimed, given, number_of, record_of, state_of, take
 from roovet_webhooks import ConfigurationError, InboxFull, RetryPolicy
 from roovet_webhooks.errors import MalformedPayload
 from roovet_webhooks.inbox.protocol import Claim, Outcome, Served, State, Stored, Verdict
@@ -67,6 +67,17 @@ class TestToBeHandledLater:
         assert (record.state, record.outcome, record.attempts, record.round) == (State.READY, None, 0, 1)
         assert (record.owner, record.lease_until, record.handed_at, record.purged) == (None, None, None, False)
         assert inbox.body(record.number) == delivery.raw
+
+
+class TestAClockThatJumps:
+    def test_ahead_between_the_signature_and_the_record(self, durable: World) -> None:
+        inbox = durable.process()
+        delivery = durable.delivery()
+        durable.jump(3 * DAY)
+        given(inbox.store(delivery, claim=False))
+        durable.jump(-3 * DAY)
+        durable.elapse(2)
+        assert len(take(inbox)) == 1
 
 
 class TestToBeHandledNow:

@@ -195,7 +195,12 @@ class SQLWorld(World):
     Args:
         folder: For files.
         prepared: Whether an inbox has been opened in it before.
+
+    Attributes:
+        locks_rows: Whether a handler's transaction locks its delivery's row alone.
     """
+
+    locks_rows: ClassVar[bool] = True
 
     def __init__(self, folder: Path, *, prepared: bool = True) -> None:
         super().__init__(folder)
@@ -279,6 +284,8 @@ class SQLWorld(World):
 
 class SQLiteWorld(SQLWorld):
     """A file."""
+
+    locks_rows = False
 
     def set_up(self, *, prepared: bool) -> None:
         self.path = self.folder / "roovet.db"

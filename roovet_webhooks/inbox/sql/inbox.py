@@ -413,8 +413,9 @@ class SQLInbox:
             too_far = now + 2 * self._claimant.lease
             wrong = or_(_c.lease_until < now, _c.lease_until > too_far)
             claims = select(*columns).where(CLAIMED, wrong, statements.plain(_c.endpoint).in_(list(self._policies)))
-            query = statements.by_index(claims, BY_CLAIM)
-            rows = connection.execute(query.order_by(_c.lease_until).limit(_MOST_REAPED)).all()
+            query = statements.by_index(claims, BY_CLAIM).order_by(_c.lease_until).limit(_MOST_REAPED)
+            # One that its handler's transaction has locked lives, although nobody can renew it.
+            rows = connection.execute(statements.unlocked(self._store, query)).all()
             freed: list[tuple[int, bool]] = []
             overdue_claims = expiries(
                 self._watch,

@@ -94,8 +94,7 @@ class Recorder:
             return GrantingOperation(record, granted, undo, row=row, bounded=True, known=known)
 
         def parameters(now: int) -> Values:
-            new = changes.stored_too_old(now=now) if too_old else None
-            return {**values, **(new or changes.stored(delivery.event.ts, now=now, settle=self._settle))}
+            return {**values, **(changes.stored_too_old(now=now) if too_old else self._stored(values, now))}
 
         return RowOperation(
             self._insert_text,
@@ -115,6 +114,9 @@ class Recorder:
             return None
         return _IN_FLIGHT if claim and state == State.CLAIMED else _DUPLICATE
 
+    def _stored(self, values: Values, now: int) -> Values:
+        return changes.stored(values["ts"], received_at=values["received_at"], now=now, settle=self._settle)
+
     def _record(  # noqa: PLR0913 - what is known of a delivery
         self, connection: Connection, now: int, identity: Identity, values: Values, *, too_old: bool, claim: bool
     ) -> Stored:
@@ -126,7 +128,7 @@ class Recorder:
             elif claim:
                 new = changes.stored_claimed(now=now, lease=self._claimant.lease, owner=self._claimant.owner)
             else:
-                new = changes.stored(values["ts"], now=now, settle=self._settle)
+                new = self._stored(values, now)
             number = connection.execute(self._insert.values({**values, **new}).returning(_c.id)).scalar()
             if number is not None:
                 if too_old:
