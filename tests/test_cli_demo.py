@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 from roovet_webhooks import Keyring, OrderCreated, WebhookReceiver
 from roovet_webhooks.cli import demo
 from roovet_webhooks.cli.root import root
-from roovet_webhooks.cli.serving import serving
+from roovet_webhooks.serving import serving
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

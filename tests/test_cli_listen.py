@@ -17,12 +17,11 @@ from click.testing import CliRunner, Result
 from rich.console import Console
 from support import OTHER_SECRET, SECRET, headers_of, payload
 
-from roovet_webhooks import Signer
-from roovet_webhooks.cli import serving
+from roovet_webhooks import Signer, serving
 from roovet_webhooks.cli.display import Display
 from roovet_webhooks.cli.posting import Answer, Target, post
 from roovet_webhooks.cli.root import root
-from roovet_webhooks.cli.serving import bind, log_to, url_of
+from roovet_webhooks.serving import bind, log_to, url_of
 from roovet_webhooks.telemetry import LOGGER_NAME
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from support import SECRET
 
 from roovet_webhooks import WebhookReceiver
 from roovet_webhooks.asgi import WebhookApp
-from roovet_webhooks.cli.serving import serving
+from roovet_webhooks.serving import serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

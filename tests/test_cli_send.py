@@ -27,7 +27,7 @@ from roovet_webhooks.asgi import WebhookApp
 from roovet_webhooks.cli import posting
 from roovet_webhooks.cli.posting import NoAnswer, Target, post
 from roovet_webhooks.cli.root import root
-from roovet_webhooks.cli.serving import serving
+from roovet_webhooks.serving import serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -54,6 +54,7 @@ INTERNAL = {
     "refusal": "a step of the receiver, as admission; explain and the guides say what it tells",
     "numbers": "what options of every part are checked with",
     "sandbox.*": "the parts of the sandbox, whose page has what is used of them",
+    "serving": "how the command line and tests serve an application",
     "tenants": "a step of the receiver, as admission; the receiver's options say what a resolver returns",
     "mac": "what it computes is documented where it is used, in signing",
 }

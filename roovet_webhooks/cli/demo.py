@@ -16,11 +16,11 @@ from rich.text import Text
 
 from roovet_webhooks.asgi import WebhookApp
 from roovet_webhooks.cli.posting import Answer, NoAnswer, Target, post
-from roovet_webhooks.cli.serving import log_to, serving
 from roovet_webhooks.cli.text import plain
 from roovet_webhooks.events import OrderCreated
 from roovet_webhooks.keys import Keyring, Secret
 from roovet_webhooks.receiver import WebhookReceiver
+from roovet_webhooks.serving import log_to, serving
 from roovet_webhooks.signing import Signer
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ from roovet_webhooks.asgi import WebhookMiddleware
 from roovet_webhooks.cli.display import Display
 from roovet_webhooks.cli.keyrings import given_secrets, needed_secrets, secret_options
 from roovet_webhooks.cli.loading import carefully, load_receiver
-from roovet_webhooks.cli.serving import PATH, bind, log_to, server_of, url_of
 from roovet_webhooks.messages import json_response
 from roovet_webhooks.receiver import WebhookReceiver
+from roovet_webhooks.serving import PATH, bind, log_to, server_of, url_of
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send

@@ -15,8 +15,8 @@ from rich.text import Text
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from roovet_webhooks.cli.keyrings import environment_secrets, given_secrets, secret_options
-from roovet_webhooks.cli.serving import bind, server_of, url_of
 from roovet_webhooks.cli.text import plain
+from roovet_webhooks.serving import bind, server_of, url_of
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from programs import program
 
-from roovet_webhooks.cli.serving import serving
 from roovet_webhooks.sandbox import Sandbox, sandbox_app
+from roovet_webhooks.serving import serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""A receiver served by uvicorn on a socket that is bound first, so that its port is known at once."""
+"""An application served by uvicorn on a socket that is bound first, so that its port is known at once."""
 
 from __future__ import annotations
 
