@@ -18,7 +18,7 @@ from inbox.worlds import ENDPOINT, claimed, eventually, given, run_in_transactio
 from roovet_webhooks import InboxUnavailable
 from roovet_webhooks.bridge import AsyncBridge, SyncBridge, run
 from roovet_webhooks.inbox.faults import is_of_a_pooler, meaning_of
-from roovet_webhooks.inbox.protocol import Verdict
+from roovet_webhooks.inbox.protocol import Served, Verdict
 from roovet_webhooks.inbox.records import Query
 from roovet_webhooks.worker.threads import Threads
 
@@ -70,7 +70,7 @@ def every_operation(world: World, inbox: Any) -> dict[str, Callable[[], object]]
         "claim": lambda: take(inbox),
         "settle": lambda: given(inbox.release(claim, retry_in=0)),
         "transaction": lambda: run_in_transaction(inbox, claim, lambda made: world.book(made, "never")),
-        "heartbeat": lambda: given(inbox.beat("me", [ENDPOINT])),
+        "heartbeat": lambda: given(inbox.beat("me", [Served(ENDPOINT)])),
     }
 
 
