@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, cast
 from roovet_webhooks import telemetry
 from roovet_webhooks.errors import BodyTimeout, InboxUnavailable
 from roovet_webhooks.inbox.pending import Pending
+from roovet_webhooks.inbox.threads import kind_of_threads
 from roovet_webhooks.routing import innermost
 
 if TYPE_CHECKING:
@@ -437,6 +438,7 @@ class _LoopThread:
 
     def reset(self) -> None:
         """Forget the loop; the next use starts another."""
+        self._kind = kind_of_threads()
         self._lock = threading.Lock()
         self._portal: BlockingPortal | None = None
         self._thread: threading.Thread | None = None
@@ -456,6 +458,8 @@ class _LoopThread:
         return result
 
     def _started(self) -> BlockingPortal:
+        if self._kind is not kind_of_threads():
+            self.reset()
         with self._lock:
             if self._portal is None or self._thread is None or not self._thread.is_alive():
                 ready: Future[BlockingPortal] = Future()

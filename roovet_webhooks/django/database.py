@@ -18,6 +18,7 @@ from roovet_webhooks.django.tables import NOT_SET_UP
 from roovet_webhooks.errors import ConfigurationError, InboxUnavailable
 from roovet_webhooks.inbox.deadlines import LOOK_SECONDS, OWN_SECONDS, cut_after
 from roovet_webhooks.inbox.faults import meaning_of
+from roovet_webhooks.inbox.threads import kind_of_threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -200,7 +201,7 @@ class Database:
 
     def _turns(self, connection: BaseDatabaseWrapper) -> Turns | None:
         # Tests put another database under the same alias.
-        which = self.alias, str(connection.settings_dict["NAME"])
+        which = self.alias, str(connection.settings_dict["NAME"]), kind_of_threads()
         if which not in _turns:
             _turns.setdefault(which, self.dialect.turns(connection, self._wait))
         return _turns[which]
@@ -255,7 +256,7 @@ def _without_lock(connection: Any) -> Generator[None]:  # noqa: ANN401 - SQLite'
 
 # Connections and locks are a process's own. Django says nothing about forks, but a delivery must not be lost to one.
 _aliases: set[str] = set()
-_turns: dict[tuple[str, str], Turns | None] = {}
+_turns: dict[tuple[str, str, object], Turns | None] = {}
 _inherited: list[Any] = []
 
 

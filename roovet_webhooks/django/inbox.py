@@ -27,6 +27,7 @@ from roovet_webhooks.inbox.options import check_numbers, new_owner
 from roovet_webhooks.inbox.protocol import Claim, Claimed, Outcome, State, Stored, Verdict
 from roovet_webhooks.inbox.records import AttemptOutcome, Health
 from roovet_webhooks.inbox.rows import heartbeats, lost
+from roovet_webhooks.inbox.threads import kind_of_threads
 from roovet_webhooks.retry import DAY
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class _Process(NamedTuple):
     """What belongs to one process, and is made anew after a fork."""
 
     pid: int
+    kind: object
     owner: str
     watch: Watch
     keeper: Keeper
@@ -130,14 +132,14 @@ class DjangoInbox:
 
     def _new_process(self) -> _Process:
         keeper = Keeper(_Kept(self), self.lease, self._moment)
-        return _Process(os.getpid(), new_owner(), Watch(self.lease), keeper)
+        return _Process(os.getpid(), kind_of_threads(), new_owner(), Watch(self.lease), keeper)
 
     def _moment(self) -> float:
         """Return monotonic seconds."""
         return self._ticks()
 
     def _here(self) -> _Process:
-        if self._process.pid != os.getpid():
+        if self._process.pid != os.getpid() or self._process.kind is not kind_of_threads():
             self._process = self._new_process()
         return self._process
 

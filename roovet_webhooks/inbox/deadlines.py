@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from roovet_webhooks.errors import InboxUnavailable
-from roovet_webhooks.inbox.threads import started
+from roovet_webhooks.inbox.threads import kind_of_threads, started
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -52,12 +52,15 @@ class _Watchdog:
         self.reset()
 
     def reset(self) -> None:
-        """Begin anew, in a forked child."""
+        """Begin anew, in a forked child or with another kind of threads."""
+        self._kind = kind_of_threads()
         self._lock = threading.Lock()
         self._bounds: set[_Bound] = set()
         self._thread: threading.Thread | None = None
 
     def add(self, bound: _Bound) -> None:
+        if self._kind is not kind_of_threads():
+            self.reset()
         with self._lock:
             self._bounds.add(bound)
             if self._thread is None:

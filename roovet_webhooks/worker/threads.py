@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import queue
 import threading
-from queue import SimpleQueue
 from typing import TYPE_CHECKING, NamedTuple
 
 from roovet_webhooks import telemetry
@@ -38,7 +38,7 @@ class Threads:
     def __init__(self, most: int, name: str) -> None:
         self._most = most
         self._name = name
-        self._calls: SimpleQueue[_Call | None] = SimpleQueue()
+        self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
         self._started = 0
         self._busy = 0
         self._refused: asyncio.TimerHandle | None = None

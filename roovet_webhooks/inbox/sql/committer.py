@@ -7,10 +7,10 @@ come back from its transaction is replaced.
 
 from __future__ import annotations
 
+import queue
 import threading
 from contextlib import suppress
 from itertools import groupby
-from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -184,7 +184,7 @@ class Committer:
     def __init__(self, store: Store, max_waiting: int) -> None:
         self._store = store
         self._max_waiting = max_waiting
-        self._queue: SimpleQueue[Operation[Any] | None] = SimpleQueue()
+        self._queue: queue.SimpleQueue[Operation[Any] | None] = queue.SimpleQueue()
         self._submitting = threading.Lock()
         self._serving: _Serving | None = None
         self._closed = False
@@ -236,7 +236,7 @@ class Committer:
         waiting: list[Operation[Any]] = []
         with self._submitting:
             self._serving = None
-            with suppress(Empty):
+            with suppress(queue.Empty):
                 while True:
                     if (operation := self._queue.get_nowait()) is not None:
                         operation.answer(InboxUnavailable("the inbox was closed while its store did not answer"))
@@ -264,7 +264,7 @@ class Committer:
         while len(batch) < MAX_BATCH:
             try:
                 operation = self._queue.get(block=not (batch or self._ending))
-            except Empty:
+            except queue.Empty:
                 break
             if operation is None:
                 self._ending = True

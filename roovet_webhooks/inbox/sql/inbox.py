@@ -29,6 +29,7 @@ from roovet_webhooks.inbox.sql.recording import Recorder
 from roovet_webhooks.inbox.sql.schema import BY_CLAIM, CLAIMED, delivery, versions, worker, write_nothing_new
 from roovet_webhooks.inbox.sql.transactions import check_held, record_success, transaction
 from roovet_webhooks.inbox.sql.urls import store_of
+from roovet_webhooks.inbox.threads import kind_of_threads
 from roovet_webhooks.retry import DAY
 
 if TYPE_CHECKING:
@@ -118,6 +119,7 @@ class SQLInbox:
 
     def _begin(self) -> None:
         """Make what belongs to one process: its name, its threads."""
+        self._kind = kind_of_threads()
         self.owner: str = new_owner()
         self._history = History(self._bodies, self._record_errors, self.owner)
         self._claimant = Claimant(self.owner, milliseconds(self.lease), self._bodies, self._history)
@@ -133,6 +135,9 @@ class SQLInbox:
         return self._ticks()
 
     def _submit(self, operation: Operation[T]) -> Pending[T]:
+        if self._kind is not kind_of_threads():
+            self._store.renew_locks()
+            self._begin()
         return self._committer.submit(operation)
 
     def _run(self, apply: Callable[[Connection, int], T]) -> Pending[T]:

@@ -170,6 +170,12 @@ class PostgreSQLStore:
         options = {name: value for name, value in self._engine.url.query.items() if name in {"host", "port", "options"}}
         return f"{self._what} {sorted(options.items())}" if options else self._what
 
+    def renew_locks(self) -> None:
+        """Make locks anew, and the pools, which have some; see `Store.renew_locks`."""
+        for engine in (self._engine, self._handlers):
+            engine.dispose()
+        self._preparing = threading.Lock()
+
     def __repr__(self) -> str:
         """Show where it is, without a password."""
         return self._what

@@ -247,6 +247,11 @@ class SQLiteStore:
         """The path of its file, without symbolic links."""
         return self._what
 
+    def renew_locks(self) -> None:
+        """Make locks anew; see `Store.renew_locks`."""
+        self._turns.close()
+        self._turns = Turns(f"{self.path}.lock", WAIT)
+
     def __repr__(self) -> str:
         """Show where it is."""
         return self._what

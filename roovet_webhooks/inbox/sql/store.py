@@ -112,6 +112,10 @@ class Store(Protocol):
         """Let go, in the child, of everything that the parent opened, without closing it for the parent."""
         ...
 
+    def renew_locks(self) -> None:
+        """Make locks anew, when gevent has patched what they are made of; nobody holds one."""
+        ...
+
     def close(self) -> None:
         """Close all connections."""
         ...
