@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
 
@@ -147,7 +148,10 @@ class HandlerScope:
 
 def _on_an_event_loop() -> bool:
     try:
-        asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
     except RuntimeError:
         return False
-    return True
+    # Under gevent all greenlets of a thread see the loop that one of them runs. asyncio's loop has noted which one runs
+    # it; uvloop's has not, and does not run there.
+    here = threading.get_ident()
+    return getattr(loop, "_thread_id", here) == here
