@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -11,7 +12,9 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, cast
 
 import msgspec
+import structlog
 
+from roovet_webhooks import telemetry
 from roovet_webhooks.bridge import SyncBridge, run
 from roovet_webhooks.errors import ConfigurationError, DeliveryNotFound, InboxError, InvalidTransition
 from roovet_webhooks.inbox.opening import inbox_of
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from roovet_webhooks.inbox.sql import SQLInbox
     from roovet_webhooks.receiver import WebhookReceiver
 
+LOG_LEVELS = ("debug", "info", "warning", "error")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _PAGE = 500
 _AT_ONCE = 100
@@ -69,6 +73,22 @@ def inbox_in(receivers: Iterable[WebhookReceiver]) -> DurableInbox:
         )
         raise ConfigurationError(message)
     return cast("DurableInbox", inbox)
+
+
+def log_to_stderr(level: str, *, but: str | None = None) -> None:
+    """Write the log to standard error, with times, unless the application has set up logging of its own.
+
+    Args:
+        level: From which level on, such as ``info``.
+        but: Name of a logger that has a handler of its own already, and that is not to be written twice.
+    """
+    ours = logging.getLogger(telemetry.LOGGER_NAME)
+    if logging.getLogger().handlers or ours.handlers or structlog.is_configured():
+        return
+    logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)s %(message)s")
+    if but is not None:
+        for handler in logging.getLogger().handlers:
+            handler.addFilter(lambda record: record.name.partition(".")[0] != but)
 
 
 def let_go(inbox: DurableInbox) -> None:
@@ -142,6 +162,10 @@ def described(record: RecordedDelivery) -> dict[str, object]:
     identity = record.identity
     del told["identity"]
     told.update(endpoint=identity.endpoint, tenant=identity.tenant, key=identity.key.hex())
+    told["history"] = [
+        {**msgspec.structs.asdict(attempt), "runs": [msgspec.structs.asdict(run) for run in attempt.runs]}
+        for attempt in record.history
+    ]
     return cast("dict[str, object]", msgspec.to_builtins(told))
 
 
@@ -317,11 +341,12 @@ def _deliveries(stats: Sequence[Stats], now: float) -> Iterator[Finding]:
             said += "; ".join(of.unhandled_reasons)
             yield Finding("error", f"handlers of {of.endpoint}", said, REMEDY)
         if of.suspects:
-            said = f"{of.suspects} were running when their process went away; each runs alone until it ends"
+            were = "was running when its" if of.suspects == 1 else "were running when their"
+            said = f"{of.suspects} {were} process went away; each runs alone until it ends"
             mend = "see `inbox list`: was a worker killed, or does a handler crash it or exhaust its memory?"
             yield Finding("warning", f"suspects of {of.endpoint}", said, mend)
-        if of.counts[State.DEAD]:
-            said = f"{of.counts[State.DEAD]} dead"
+        if of.dead_letters:
+            said = f"{of.dead_letters} dead"
             mend = "see why with `inbox list --state dead`, mend it, then `inbox replay` or `inbox purge` them"
             yield Finding("warning", f"dead letters of {of.endpoint}", said, mend)
 

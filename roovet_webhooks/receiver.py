@@ -173,6 +173,7 @@ class WebhookReceiver(Router):
         self._clock: Callable[[], float] = clock
         self._plan: Plan | None = None
         self._unhandled = UnhandledLog()
+        self._inbox_fault: str | None = None
         self._observers: tuple[Observer, ...] = ()
         self._check_options()
         if engine is not None:
@@ -330,7 +331,12 @@ class WebhookReceiver(Router):
             try:
                 cast("DurableInbox", self.inbox).open()
             except InboxError as error:
-                telemetry.tell("inbox.unavailable", code=error.code, reason=str(error), endpoint=self.endpoint)
+                # Once an outage: a server and a worker look several times while they start.
+                if self._inbox_fault != str(error):
+                    telemetry.tell("inbox.unavailable", code=error.code, reason=str(error), endpoint=self.endpoint)
+                self._inbox_fault = str(error)
+            else:
+                self._inbox_fault = None
 
     def _ready(self) -> None:
         if self._plan is not None:

@@ -87,12 +87,12 @@ def serving(app: ASGIApp, *, path: str = PATH, lifespan: bool = False) -> Genera
 
 
 @contextmanager
-def log_to(handler: logging.Handler) -> Generator[None]:
-    """Send what the package tells of itself to one handler, and nowhere else."""
+def log_to(handler: logging.Handler, level: int = logging.INFO) -> Generator[None]:
+    """Send what the package tells of itself, from a level on, to one handler and nowhere else."""
     logger = logging.getLogger(LOGGER_NAME)
     before = logger.level, logger.propagate, logger.disabled
     logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
+    logger.setLevel(level)
     # An application may have disabled all earlier loggers when it configured its own.
     logger.propagate = logger.disabled = False
     try:

@@ -8,6 +8,7 @@ import runpy
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 from cli_support import HEADER, RAW, complaint, run, verify_at
@@ -17,6 +18,9 @@ import roovet_webhooks
 from roovet_webhooks import cli, sign, verify
 from roovet_webhooks.cli.keyrings import GivenSecrets
 from roovet_webhooks.cli.text import MAX_INPUT_BYTES, ago, plain, pretty, read_body
+
+if TYPE_CHECKING:
+    from types import ModuleType
 
 
 @pytest.fixture(autouse=True)
@@ -221,13 +225,25 @@ def test_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
     assert capsys.readouterr().out == f"roovet-webhooks {roovet_webhooks.__version__}\n"
 
 
-def test_as_a_module(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("package", [cli, roovet_webhooks])
+def test_as_a_module(package: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "argv", ["roovet-webhooks", "--version"])
     with pytest.raises(SystemExit) as ended:
         # By its path: pytest loads the modules of a package that has a plugin, and runpy cannot run those by name.
-        runpy.run_path(str(Path(cli.__file__).with_name("__main__.py")), run_name="__main__")
+        runpy.run_path(str(Path(str(package.__file__)).with_name("__main__.py")), run_name="__main__")
     assert ended.value.code == 0
     assert capsys.readouterr().out.startswith("roovet-webhooks ")
+
+
+def test_ctrl_c_while_it_is_loaded_is_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted() -> NoReturn:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("roovet_webhooks.cli.root.root.main", interrupted)
+    assert enter(monkeypatch, "demo") == 130
+    assert capsys.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("name", ["click", "rich", "uvicorn"])

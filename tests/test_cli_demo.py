@@ -50,6 +50,14 @@ def test_every_outcome_is_right() -> None:
         assert word in result.stdout
 
 
+def test_a_narrow_terminal_gets_no_ribbons(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    result = run()
+    assert result.exit_code == 0
+    assert "a good delivery\n  200 handled; handler ran\n  verified with the secret 'demo'\n" in result.stdout
+    assert max(map(len, result.stdout.splitlines())) <= 60
+
+
 def test_as_a_stranger_runs_it() -> None:
     environment = {name: value for name, value in os.environ.items() if name != "ROOVET_WEBHOOK_SECRET"}
     result = subprocess.run(

@@ -18,10 +18,12 @@ from shop_processes import database
 from support import NOW
 from worker_support import deliver, receiver_on, records_of, soon, states_of, written
 
-from roovet_webhooks import ConfigurationError, InboxUnavailable, MemoryInbox, WebhookReceiver, operations
+from roovet_webhooks import ConfigurationError, Event, InboxUnavailable, MemoryInbox, WebhookReceiver, operations
+from roovet_webhooks.bridge import SyncBridge
+from roovet_webhooks.bridge import run as run_coroutine
 from roovet_webhooks.cli.root import root
 from roovet_webhooks.inbox.engine import Fault
-from roovet_webhooks.inbox.protocol import Served, State
+from roovet_webhooks.inbox.protocol import DurableInbox, Outcome, Served, State
 from roovet_webhooks.inbox.records import Health, Query
 from roovet_webhooks.inbox.sql import SQLInbox
 
@@ -97,7 +99,7 @@ def test_filters_choose(arguments: tuple[str, ...], found: list[int]) -> None:
 
 @pytest.mark.usefixtures("receiver")
 def test_a_list_of_nothing_says_so() -> None:
-    assert run("list", "--event", "no.such").stdout == "No delivery is as you ask.\n"
+    assert run("list", "--event", "no.such").stdout == "No deliveries match.\n"
 
 
 def test_a_long_list_is_read_page_by_page(receiver: WebhookReceiver, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,13 +204,14 @@ def test_what_is_refused_is_named() -> None:
 def test_a_dry_run_changes_nothing(receiver: WebhookReceiver) -> None:
     assert run("replay", "--state", "done", "--dry-run").stdout == "1 would be replayed.\n"
     (told,) = lines(run("purge", "--event", "*", "--dry-run", "--json"))
-    assert told == {"purged": 0, "refused": [], "missing": [], "would_be": 4}
+    assert [one["number"] for one in told.pop("refused")] == [1, 4]
+    assert told == {"purged": 0, "missing": [], "would_be": 2}
     assert states_of(receiver) == ["ready", "done", "dead", "claimed"]
 
 
 def test_purge_erases_one_resource_and_names_what_is_open(receiver: WebhookReceiver) -> None:
     deliver(receiver, id="res_3")
-    assert "They can never be replayed then." in run("purge", "--resource", "res_3", answer="", status=2).stderr
+    assert "What is erased can never be replayed." in run("purge", "--resource", "res_3", answer="", status=2).stderr
     result = run("purge", "--resource", "res_3", "--yes", status=1)
     assert result.stdout == "1 purged.\n"
     assert "Refused: " in result.stderr
@@ -516,3 +519,64 @@ def _run_a_while(worker: Worker) -> None:
 def test_help_names_every_command() -> None:
     shown = CliRunner().invoke(root, ["inbox", "--help"]).stdout
     assert all(name in shown for name in ("check", "list", "purge", "replay", "show", "stats"))
+
+
+# Attempts
+
+
+def test_show_has_what_every_attempt_came_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    receiver = receiver_on(tmp_path)
+    monkeypatch.setenv("ROOVET_INBOX", f"sqlite:///{tmp_path / 'inbox.db'}")
+
+    @receiver.on("order.paid", name="book")
+    def book(_event: Event) -> None:
+        message = "no such account\x1b[31m"
+        raise ValueError(message)
+
+    deliver(receiver, "order.paid")
+    inbox = cast("DurableInbox", receiver.inbox)
+    [claimed] = operations.waited(inbox, inbox.claim("default", limit=1))
+    run_coroutine(receiver.handle(claimed, bridge=SyncBridge()))
+    shown = run("show", "1").stdout
+    assert re.search(r"attempt 1 .* failed after 0\.\d+ s", shown)
+    assert re.search(r"  book  failed after 0\.\d+ s  ValueError: no such account\\x1b\[31m\n", shown)
+    assert f"{__file__}:" in shown
+    assert "in book: raise ValueError(message)" in shown
+    [told] = lines(run("show", "1", "--json"))
+    [attempt] = told["history"]
+    assert (attempt["number"], attempt["outcome"], attempt["dead"], attempt["reason"]) == (1, "failed", False, None)
+    assert ("book", "failed") in [(ran["handler"], ran["outcome"]) for ran in attempt["runs"]]
+    written(receiver, "UPDATE roovet_delivery SET available_at = 0")
+    [claimed] = operations.waited(inbox, inbox.claim("default", limit=1))
+    operations.waited(inbox, inbox.bury(claimed.claim, "nobody wants it", Outcome.FAILED))
+    assert re.search(r"attempt 2 .* failed, dead .*\n  nobody wants it", run("show", "1").stdout)
+
+
+@pytest.mark.usefixtures("receiver")
+def test_a_narrow_terminal_gets_no_ribbons(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("roovet_webhooks.cli.inbox._WIDE", 60)
+    shown = run("list").stdout
+    assert re.search(
+        r"^3  \S+ \S+  dead \(failed\)\n  wallet.credited  res_3\n  0 runs; failed: take", shown, re.MULTILINE
+    )
+    assert run("list", "--event", "no.such").stdout == "No deliveries match.\n"
+
+
+# Tombstones
+
+
+def test_a_tombstone_is_nothing_to_do(receiver: WebhookReceiver) -> None:
+    assert run("purge", "--state", "dead", "--yes").stdout == "1 purged.\n"
+    subjects = [told["subject"] for told in lines(run("check", "--json", status=1))]
+    assert "dead letters of default" not in subjects
+    assert run("replay", "--state", "dead", "--dry-run").stdout == "0 would be replayed.\n"
+    assert run("purge", "--state", "dead", "--dry-run").stdout == "0 would be purged.\n"
+    assert "its body has been erased" in run("replay", "3", "--dry-run").stderr
+    [told] = lines(run("stats", "--json"))
+    assert (told["counts"]["dead"], told["dead_letters"]) == (1, 0)
+    assert states_of(receiver)[2] == "dead"
+
+
+def test_a_short_h_helps_everywhere() -> None:
+    for command in ((), ("list",), ("purge",)):
+        assert run(*command, "-h").stdout.startswith("Usage: ")

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,8 @@ from roovet_webhooks import Signer, serving
 from roovet_webhooks.cli.display import Display
 from roovet_webhooks.cli.posting import Answer, Target, post
 from roovet_webhooks.cli.root import root
+from roovet_webhooks.inbox.records import Query
+from roovet_webhooks.inbox.sql import SQLInbox
 from roovet_webhooks.serving import bind, log_to, url_of
 from roovet_webhooks.telemetry import LOGGER_NAME
 
@@ -185,6 +188,27 @@ def test_another_path(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 # With --app
+
+
+def test_a_durable_inbox_stores_and_a_worker_runs(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    (folder / "shop.py").write_text(SHOP.replace("WebhookReceiver()", "WebhookReceiver(inbox='sqlite:///inbox.db')"))
+
+    def visit(url: str) -> None:
+        assert deliver(url, payload(id="ord_1", ts=int(time.time()))).status == 200
+        inbox = sys.modules["shop"].receiver.inbox
+        assert isinstance(inbox, SQLInbox)
+        deadline = time.monotonic() + 30
+        while [record.state.value for record in inbox.find(Query())] != ["done"]:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+    result = listen(monkeypatch, visit, "--app", "shop:receiver")
+    assert result.exit_code == 0, result.output
+    shown = result.stdout
+    assert "a worker beside it runs them" in shown
+    assert 0 < shown.index("stored          order.created  ord_1") < shown.index("handled         order.created  ord_1")
+    assert "fulfilled ord_1\n" in shown
+    assert "worker." not in shown
 
 
 def test_the_handlers_of_an_app_run(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:

@@ -358,6 +358,8 @@ def test_an_untrusted_certificate_gets_no_delivery(certificate: Path) -> None:
         ("http://localhost/", (*EVENT, "--field", "=1"), "not name=json"),
         ("http://localhost/", (*EVENT, "--field", "a=text"), "own quotes"),
         ("http://localhost/", (*EVENT, "--field", "a=NaN"), "not name=json"),
+        ("http://localhost/", (*EVENT, "--field", "a=1e999"), "not name=json"),
+        ("http://localhost/", (*EVENT, "--field", 'a=[{"b": -1e999}]'), "not name=json"),
         ("http://localhost/", (*EVENT, "--stale", "9" * 20), "cannot hold"),
         ("http://localhost/", (*EVENT, "--stale", "-" + "9" * 12), "cannot hold"),
         ("http://localhost/", (*EVENT, "--repeat", "0"), "--repeat"),

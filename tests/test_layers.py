@@ -22,7 +22,7 @@ ROWS = [
     ["unhandled", "dispatch", "refusal", "receiver", "misuse"],
     ["asgi", "aws", "wsgi", "flask", "django", "worker", "engines"],
     # A framework looks for its commands in a place of its own; they are tools all the same.
-    ["operations", "serving", "api", "sandbox", "testing", "cli", "django.management", "console"],
+    ["operations", "serving", "api", "sandbox", "testing", "cli", "django.management", "console", "__main__"],
 ]
 PLACE = {name: (row, column) for row, names in enumerate(ROWS) for column, name in enumerate(names)}
 FILES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")

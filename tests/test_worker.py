@@ -619,6 +619,7 @@ def test_a_worker_starts_while_the_store_is_away(tmp_path: Path) -> None:
         inbox.down = False
         eventually(lambda: states_of(receiver) == ["done"])
         eventually(lambda: inbox.stats()[0].workers == 1)
+    assert inbox.stats()[0].workers == 0, "one that has stopped in order is not counted until its heartbeat is old"
 
 
 def test_what_was_claimed_too_late_is_given_back(tmp_path: Path) -> None:

@@ -22,6 +22,10 @@ def main() -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if (reconfigure := getattr(stream, "reconfigure", None)) is not None:
             reconfigure(errors="backslashreplace")
-    from roovet_webhooks.cli.root import root  # noqa: PLC0415 - only now is it known that click is there
+    try:
+        from roovet_webhooks.cli.root import root  # noqa: PLC0415 - only now is it known that click is there
 
-    root.main()
+        root.main()
+    except KeyboardInterrupt:
+        # While modules are imported: click takes care of what comes after it.
+        sys.exit(130)

@@ -14,6 +14,7 @@ from roovet_webhooks import operations
 from roovet_webhooks.cli.targets import with_filters, with_target
 from roovet_webhooks.errors import DeliveryNotFound
 from roovet_webhooks.inbox.protocol import Outcome, State
+from roovet_webhooks.numbers import number_and_noun
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -85,7 +86,9 @@ def purge(  # noqa: PLR0913 - one argument an option
     records, missing = _chosen(target, which, choice, limit, None)
     records = [record for record in records if not record.purged]
     if not dry_run and records and not yes:
-        _ask(f"Erase the bodies of {len(records)} deliveries? They can never be replayed then.")
+        bodies = "the body" if len(records) == 1 else "the bodies"
+        count = number_and_noun(len(records))
+        _ask(f"Erase {bodies} and errors of {count}? What is erased can never be replayed.")
     step = operations.purging(target.inbox)
     return _changed(target, "purged", records, missing, step, dry_run=dry_run, as_json=as_json)
 
@@ -93,7 +96,10 @@ def purge(  # noqa: PLR0913 - one argument an option
 def _chosen(
     target: Target, which: Sequence[str], choice: Choice, limit: int, states: frozenset[State] | None
 ) -> tuple[list[RecordedDelivery], list[str]]:
-    """Return the deliveries that are meant, the oldest first, and what is wrong with the names of others."""
+    """Return the deliveries that are meant, the oldest first, and what is wrong with the names of others.
+
+    Filters choose no tombstones: nothing can be done to those.
+    """
     if which and choice.given:
         message = "name deliveries or choose them by filters, not both"
         raise click.UsageError(message)
@@ -101,7 +107,7 @@ def _chosen(
         message = "which deliveries? Name them, or give a filter such as --state dead"
         raise click.UsageError(message)
     if not which:
-        return list(operations.found(target.inbox, choice.query(limit, states=states)))[::-1], []
+        return list(operations.found(target.inbox, choice.query(limit, states=states, purged=False)))[::-1], []
     records: list[RecordedDelivery] = []
     missing: list[str] = []
     for name in dict.fromkeys(which):
@@ -133,21 +139,33 @@ def _changed(  # noqa: PLR0913 - what the two commands have in common
     as_json: bool,
 ) -> int:
     numbers = [record.number for record in records]
-    refused = [] if dry_run else _with_progress(target, word, numbers, step)
-    done = 0 if dry_run else len(numbers) - len(refused)
+    refused = _refusals(word, records) if dry_run else _with_progress(target, word, numbers, step)
+    would_be = len(numbers) - len(refused)
+    done = 0 if dry_run else would_be
     if as_json:
         told = [{"number": one.number, "reason": one.reason} for one in refused]
-        extra = {"would_be": len(numbers)} if dry_run else {}
+        extra = {"would_be": would_be} if dry_run else {}
         click.echo(json.dumps({word: done, "refused": told, "missing": list(missing), **extra}))
     else:
-        would = f"{len(numbers)} would be {word}." if dry_run else f"{done} {word}."
+        would = f"{would_be} would be {word}." if dry_run else f"{done} {word}."
         click.echo(would)
         reasons = [*missing, *(f"{one.number}: {one.reason}" for one in refused)]
         for reason in reasons[:_SHOWN]:
             click.echo(f"Refused: {reason}", err=True)
         if len(reasons) > _SHOWN:
             click.echo(f"and {len(reasons) - _SHOWN} more", err=True)
-    return NOT_ALL if refused or missing else 0
+    return NOT_ALL if missing or (refused and not dry_run) else 0
+
+
+def _refusals(word: str, records: Sequence[RecordedDelivery]) -> list[operations.Refused]:
+    """Return what would be refused, as far as the records tell."""
+    refused: list[operations.Refused] = []
+    for record in records:
+        if record.state in {State.READY, State.CLAIMED}:
+            refused.append(operations.Refused(record.number, f"a delivery that is {record.state} cannot be {word}"))
+        elif record.purged:
+            refused.append(operations.Refused(record.number, f"it cannot be {word}: its body has been erased"))
+    return refused
 
 
 def _with_progress(

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 WRONG = 1
 _TIMEOUT = 5.0
 _STALE = 600
+_NARROW = 80
 
 
 class Witness:
@@ -142,7 +143,11 @@ def demo() -> int:
     with log_to(logging.NullHandler()), serving(WebhookApp(make_receiver(keyring, witness))) as url:
         outcomes = list(play(url, keyring, witness))
     console.print(f"\nA receiver listened on [bold]{url}[/bold]\nwith a random secret. It got four deliveries:\n")
-    console.print(_table(outcomes))
+    if console.width < _NARROW:
+        for outcome in outcomes:
+            console.print(_block(outcome))
+    else:
+        console.print(_table(outcomes))
     wrong = sum(not outcome.right for outcome in outcomes)
     if wrong:
         console.print(f"[bold red]{wrong} of {len(outcomes)} outcomes are wrong.[/bold red]")
@@ -159,16 +164,32 @@ def _table(outcomes: list[Outcome]) -> Table:
     table.add_column("Handler", width=7)
     for outcome in outcomes:
         case = outcome.case
-        style = "green" if outcome.right else "bold red"
-        times = {0: "not run", 1: "ran"}.get(outcome.ran, f"ran {outcome.ran} times")
+        style = _style(outcome)
         table.add_row(
             case.sent,
             _words(f"{case.status} {case.word}"),
             Text(_words(outcome.answered) + ("" if outcome.right else "\nWRONG"), style),
             Text(plain(outcome.why)),
-            Text(times, style),
+            Text(_times(outcome), style),
         )
     return table
+
+
+def _block(outcome: Outcome) -> Text:
+    """Return an outcome as lines below each other: columns of a table would be too narrow to be read."""
+    case = outcome.case
+    expected = "" if outcome.right else f", and not {_words(f'{case.status} {case.word}')}: WRONG"
+    text = Text(case.sent, "bold")
+    text.append(f"\n  {_words(outcome.answered)}{expected}; handler {_times(outcome)}", _style(outcome))
+    return text.append(f"\n  {plain(outcome.why)}\n", "not bold")
+
+
+def _style(outcome: Outcome) -> str:
+    return "green" if outcome.right else "bold red"
+
+
+def _times(outcome: Outcome) -> str:
+    return {0: "not run", 1: "ran"}.get(outcome.ran, f"ran {outcome.ran} times")
 
 
 def _words(answer: str) -> str:

@@ -27,6 +27,8 @@ _INDENT = " " * 10
 
 # The log events of the package (telemetry/tables.py), in a person's words.
 _WORDS = {
+    "delivery.stored": ("stored", "cyan"),
+    "delivery.dead": ("dead", "red"),
     "delivery.handled": ("handled", "green"),
     "delivery.ignored": ("ignored", "yellow"),
     "delivery.duplicate": ("duplicate", "cyan"),

@@ -16,23 +16,29 @@ from rich.text import Text
 from roovet_webhooks import operations
 from roovet_webhooks.cli.changing import purge, replay
 from roovet_webhooks.cli.targets import with_filters, with_target
-from roovet_webhooks.cli.text import plain
+from roovet_webhooks.cli.text import HELP_OPTIONS, plain
 from roovet_webhooks.errors import DeliveryNotFound
 from roovet_webhooks.inbox.protocol import State
+from roovet_webhooks.numbers import number_and_noun
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from roovet_webhooks.cli.targets import Choice, Target
-    from roovet_webhooks.inbox.records import RecordedDelivery
+    from roovet_webhooks.inbox.records import RecordedAttempt, RecordedDelivery
 
 NOT_WELL = 1
 CANNOT = 2
 _WIDE = 200
+_NARROW = 100
+_NONE = "No deliveries match."
 _STYLES = {"ready": "cyan", "claimed": "blue", "done": "green", "dead": "red"}
+_ATTEMPT_STYLES = {"handled": "green", "failed": "red", "crashed": "red"}
 _LEVELS = {"ok": "green", "warning": "yellow", "error": "red"}
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a line.")
 
 
-@click.group(invoke_without_command=True)
+@click.group(invoke_without_command=True, context_settings=HELP_OPTIONS)
 @click.pass_context
 def inbox(context: click.Context) -> None:
     """Look after what a durable inbox holds.
@@ -61,6 +67,9 @@ def list_(*, target: Target, choice: Choice, limit: int, as_json: bool) -> int:
         for record in records:
             click.echo(json.dumps(operations.described(record)))
         return 0
+    console = _console()
+    if console.width < _NARROW:
+        return _list_narrow(console, records)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("No.", justify="right", no_wrap=True)
     table.add_column("Received", no_wrap=True)
@@ -79,9 +88,26 @@ def list_(*, target: Target, choice: Choice, limit: int, as_json: bool) -> int:
             Text(plain(record.last_error or "")),
         )
     if table.row_count:
-        _console().print(table)
+        console.print(table)
     else:
-        click.echo("No delivery is as you ask.")
+        click.echo(_NONE)
+    return 0
+
+
+def _list_narrow(console: Console, records: Iterable[RecordedDelivery]) -> int:
+    """List deliveries one below the other: columns of a table would be too narrow to be read."""
+    count = 0
+    for record in records:
+        count += 1
+        console.print(
+            Text.assemble((str(record.number), "bold"), "  ", _time(record.received_at), "  ", _state(record))
+        )
+        console.print(Text(f"  {plain(record.event)}  {plain(record.resource)}"))
+        if record.last_error:
+            runs = number_and_noun(record.attempts, "run", "runs")
+            console.print(Text(f"  {runs}; {plain(record.last_error)}", "dim"))
+    if not count:
+        click.echo(_NONE)
     return 0
 
 
@@ -91,7 +117,9 @@ def list_(*, target: Target, choice: Choice, limit: int, as_json: bool) -> int:
 @click.option("--body", is_flag=True, help="Print the raw body and nothing else, byte for byte.")
 @_as_json
 def show(*, which: str, target: Target, body: bool, as_json: bool) -> int:
-    """Show one delivery, by its number or its dlv_… id.
+    """Show one delivery and its attempts, by its number or its dlv_… id.
+
+    Each attempt has what its handlers did, and of an error its class, its message and where it was raised.
 
     Example: roovet-webhooks inbox show 4711 --inbox sqlite:///roovet.db
     """
@@ -111,10 +139,14 @@ def show(*, which: str, target: Target, body: bool, as_json: bool) -> int:
     if as_json:
         click.echo(json.dumps(described))
         return 0
+    console = _console()
     table = Table.grid(padding=(0, 2))
     for name, value in described.items():
-        table.add_row(Text(name.replace("_", " "), "dim"), Text(plain(_shown(name, value))))
-    _console().print(table)
+        if name != "history":
+            table.add_row(Text(name.replace("_", " "), "dim"), Text(plain(_shown(name, value))))
+    console.print(table)
+    for attempt in record.history:
+        console.print(_attempt(attempt), soft_wrap=True)
     return 0
 
 
@@ -179,6 +211,24 @@ def _shown(name: str, value: object) -> str:
     if isinstance(value, tuple):
         return ", ".join(cast("tuple[str, ...]", value)) or "-"
     return _time(value) if isinstance(value, float) and name.endswith(("_at", "_until")) else str(value)
+
+
+def _attempt(attempt: RecordedAttempt) -> Text:
+    """Return an attempt as a block of lines: what it came to, and what each of its handlers did."""
+    took = "" if attempt.duration is None else f" after {attempt.duration:.3f} s"
+    outcome = f"{attempt.outcome}{', dead' if attempt.dead else ''}".replace("_", " ")
+    style = _ATTEMPT_STYLES.get(attempt.outcome, "yellow")
+    text = Text.assemble("\n", (f"attempt {attempt.number}", "bold"), "  ", _time(attempt.ended_at), "  ")
+    text.append(outcome, style).append(plain(f"{took}  {attempt.owner or ''}".rstrip()), "dim")
+    if attempt.reason:
+        text.append(f"\n  {plain(attempt.reason)}")
+    for run in attempt.runs:
+        raised = ": ".join(part for part in (run.error, run.message) if part)
+        text.append(f"\n  {plain(run.handler)}  {run.outcome.replace('_', ' ')} after {run.duration:.3f} s")
+        text.append(f"  {plain(raised)}" if raised else "", "red" if run.outcome == "failed" else "yellow")
+        for line in (run.traceback or "").splitlines():
+            text.append(f"\n      {plain(line)}", "dim")
+    return text
 
 
 def _console() -> Console:

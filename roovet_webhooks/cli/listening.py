@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from contextlib import ExitStack, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import click
 from rich.console import Console
 from rich.text import Text
 
+from roovet_webhooks import operations
 from roovet_webhooks.asgi import WebhookMiddleware
 from roovet_webhooks.cli.display import Display
 from roovet_webhooks.cli.keyrings import given_secrets, needed_secrets, secret_options
@@ -17,12 +19,16 @@ from roovet_webhooks.cli.loading import carefully, load_receiver
 from roovet_webhooks.messages import json_response
 from roovet_webhooks.receiver import WebhookReceiver
 from roovet_webhooks.serving import PATH, bind, log_to, server_of, url_of
+from roovet_webhooks.worker import Worker
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
     from roovet_webhooks.cli.keyrings import GivenSecrets
+    from roovet_webhooks.inbox.protocol import DurableInbox
     from roovet_webhooks.keys import Keyring
+
+_GRACE = 5.0  # seconds that handlers which run in the worker get to end
 
 
 @click.command()
@@ -38,7 +44,8 @@ def listen(  # noqa: PLR0913 - one argument an option
 
     An accepted delivery is shown in full, a refused one with the precise reason, which its sender is never told, and
     with its cause, as verify finds it. With --app your own receiver runs its handlers, with the secret it was made
-    with unless one is given here; it searches for causes if it was made with debug=True.
+    with unless one is given here; it searches for causes if it was made with debug=True. Where its inbox is durable,
+    each delivery is shown as stored, and then how it ends in a worker that runs beside it.
 
     Example: roovet-webhooks listen --app shop.webhooks:receiver
     """
@@ -50,7 +57,7 @@ def listen(  # noqa: PLR0913 - one argument an option
             receiver = _own_receiver(needed_secrets(secret_file, secret).keyring())
             receiver.on("*")(display.accepted)
         else:
-            display = Display(console)
+            display = Display(console, hidden=frozenset({"worker.started", "worker.stopping", "worker.stopped"}))
             receiver = load_receiver(app)
             given = given_secrets(secret_file, secret)
             if given is not None:
@@ -59,11 +66,19 @@ def listen(  # noqa: PLR0913 - one argument an option
         carefully(receiver.check, app or "the receiver")
         endpoint = WebhookMiddleware(_elsewhere(display, path), receiver=receiver, path=path)
         sock = stack.enter_context(bind(host, port))
-        stack.enter_context(log_to(display))
+        stored = receiver.inbox.durable
+        # That a delivery was stored is told on the level DEBUG, since a worker tells how it ends.
+        stack.enter_context(log_to(display, logging.DEBUG if stored else logging.INFO))
         console.print(Text(f"Listening on {url_of(sock, path)}", "bold"))
         console.print("Ctrl-C ends it. To try it, in another terminal:", style="dim")
         trial = f"roovet-webhooks send --url {url_of(sock, path)} --event order.created --id ord_1"
         console.print(Text(f"  {trial}", "dim"))
+        if stored:
+            worker = Worker(receiver, grace=_GRACE)
+            worker.start()
+            stack.callback(operations.let_go, cast("DurableInbox", receiver.inbox))
+            stack.callback(worker.close)
+            console.print(Text("Deliveries are stored in its inbox; a worker beside it runs them.", "dim"))
         # The server has ended in order by then, and raises the signal again.
         with suppress(KeyboardInterrupt):
             server_of(endpoint).run(sockets=[sock])

@@ -14,7 +14,7 @@ from roovet_webhooks.cli.listening import listen
 from roovet_webhooks.cli.sandbox import sandbox
 from roovet_webhooks.cli.sending import send
 from roovet_webhooks.cli.signing import sign
-from roovet_webhooks.cli.text import plain
+from roovet_webhooks.cli.text import HELP_OPTIONS, plain
 from roovet_webhooks.cli.trigger import resend, trigger
 from roovet_webhooks.cli.verifying import verify
 from roovet_webhooks.cli.working import worker
@@ -51,7 +51,7 @@ def _complain(message: str, hint: str | None = None) -> int:
     return USAGE
 
 
-@click.group("roovet-webhooks", cls=_CommandLine, invoke_without_command=True)
+@click.group("roovet-webhooks", cls=_CommandLine, invoke_without_command=True, context_settings=HELP_OPTIONS)
 @click.version_option(__version__, prog_name="roovet-webhooks", message="%(prog)s %(version)s")
 @click.pass_context
 def root(context: click.Context) -> None:

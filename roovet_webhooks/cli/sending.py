@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from math import isinf
 from typing import TYPE_CHECKING
 
 import click
@@ -40,7 +41,7 @@ def _fields(_context: click.Context, _option: click.Parameter, texts: tuple[str,
         try:
             if not (name and equals):
                 raise ValueError  # noqa: TRY301 - the same fault as a value that is no JSON
-            fields[name] = json.loads(value, parse_constant=_no_constant)
+            fields[name] = json.loads(value, parse_constant=_no_constant, parse_float=_finite)
         except (ValueError, RecursionError):
             message = f"{text!r} is not name=json; text needs its own quotes: --field 'note=\"thanks\"'"
             raise click.BadParameter(message) from None
@@ -50,6 +51,14 @@ def _fields(_context: click.Context, _option: click.Parameter, texts: tuple[str,
 def _no_constant(name: str) -> object:
     message = f"{name} is not JSON"
     raise ValueError(message)
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if isinf(number):
+        message = f"{text} is more than a float holds, and Infinity is not JSON"
+        raise ValueError(message)
+    return number
 
 
 @click.command()

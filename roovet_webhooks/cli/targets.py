@@ -127,12 +127,13 @@ class Choice(NamedTuple):
         """Whether anything was chosen by."""
         return any(value not in {None, ()} for value in self)
 
-    def query(self, limit: int, *, states: frozenset[State] | None = None) -> Query:
+    def query(self, limit: int, *, states: frozenset[State] | None = None, purged: bool | None = None) -> Query:
         """Return what to ask an inbox.
 
         Args:
             limit: How many at most.
             states: Which states are meant when none is given.
+            purged: As `Query` takes it.
         """
         return Query(
             endpoint=self.endpoint,
@@ -143,6 +144,7 @@ class Choice(NamedTuple):
             resource=self.resource,
             since=self.since,
             until=self.until,
+            purged=purged,
             limit=limit,
         )
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
-import structlog
 
 from roovet_webhooks import operations
 from roovet_webhooks.cli.loading import carefully, load_receiver
@@ -20,7 +18,6 @@ if TYPE_CHECKING:
 
 C = TypeVar("C", bound="Callable[..., Any]")
 
-_LEVELS = ("debug", "info", "warning", "error")
 _OPTIONS = (
     click.option(
         "--concurrency",
@@ -47,7 +44,7 @@ _OPTIONS = (
     ),
     click.option(
         "--log-level",
-        type=click.Choice(_LEVELS),
+        type=click.Choice(operations.LOG_LEVELS),
         default="info",
         show_default=True,
         help="What is written to standard error, unless your own code has set up logging.",
@@ -88,8 +85,7 @@ def work(made: Worker, log_level: str) -> int:
         ConfigurationError: As `Worker.check`.
     """
     carefully(made.check, "the worker")
-    if not logging.getLogger().handlers and not structlog.is_configured():
-        logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(message)s")
+    operations.log_to_stderr(log_level)
     made.run()
     for receiver in made.receivers:
         operations.let_go(cast("DurableInbox", receiver.inbox))

@@ -13,6 +13,7 @@ from django.contrib import admin, messages
 from django.contrib.admin import helpers
 from django.db import router
 from django.db.models import Q
+from django.template.loader import render_to_string
 from django.template.response import TemplateResponse
 from django.utils.html import format_html
 from django.utils.text import Truncator
@@ -22,7 +23,9 @@ from roovet_webhooks.django.inbox import DjangoInbox
 from roovet_webhooks.django.models import Delivery
 from roovet_webhooks.django.receivers import inboxes
 from roovet_webhooks.errors import DeliveryNotFound, InvalidTransition, PayloadError
+from roovet_webhooks.inbox.history import summary
 from roovet_webhooks.inbox.protocol import Outcome, State
+from roovet_webhooks.numbers import number_and_noun
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -39,6 +42,25 @@ _MOST_REASONS = 3
 _MOST_OF_A_BODY = 20_000
 # Of so many of the newest deliveries the values are offered as filters: to look at all would take long.
 _NEWEST = 2000
+
+
+# Columns that a condition in the address of the list may be about; the filters' own names are none.
+_WITHOUT_BODY = {"last_error": "error_class", "short_error": "error_class", "attempts": "attempts_without_messages"}
+_SHOWN = frozenset(
+    {
+        "id",
+        "delivery_id",
+        "endpoint",
+        "tenant",
+        "event",
+        "resource",
+        "state",
+        "outcome",
+        "has_body",
+        "received_at",
+        "ts",
+    }
+)
 
 
 class _Filter(admin.SimpleListFilter):
@@ -80,9 +102,21 @@ class _EventFilter(_Filter):
     title = parameter_name = "event"
 
 
+def _without_body(names: Iterable[Any]) -> list[Any]:
+    """Return columns for those who may not see bodies."""
+    return [_WITHOUT_BODY.get(name, name) for name in names]
+
+
+def _purge(inbox: DjangoInbox, number: int, *, tombstone: bool) -> None:
+    if tombstone:
+        message = "only its tombstone is left"
+        raise InvalidTransition(message)
+    inbox.purge(number)
+
+
 def _may(request: HttpRequest, permission: str) -> bool:
-    user: Any = request.user
-    return bool(user.has_perm(f"roovet_webhooks.{permission}"))
+    user: Any = getattr(request, "user", None)
+    return user is not None and bool(user.has_perm(f"roovet_webhooks.{permission}"))
 
 
 def _time(column: str, description: str) -> Any:  # noqa: ANN401 - what admin takes in list_display
@@ -108,7 +142,13 @@ class DeliveryAdmin(ModelAdmin):
             with inboxes in several databases registers a subclass.
     """
 
+    class Media:
+        """Its own style sheet."""
+
+        css: ClassVar[Any] = {"all": ["roovet_webhooks/admin.css"]}
+
     using: str | None = None
+    change_form_template: ClassVar[Any] = "roovet_webhooks/change_form.html"
 
     received: Any = _time("received_at", "received")
     available: Any = _time("available_at", "due")
@@ -116,7 +156,7 @@ class DeliveryAdmin(ModelAdmin):
     handed: Any = _time("handed_at", "handed to an engine")
     finished: Any = _time("finished_at", "ended")
 
-    list_display: Any = ("short_id", "event", "resource", "state", "outcome", "fence", "received", "short_error")
+    list_display: Any = ("number", "received", "event", "resource", "status", "fence", "short_error")
     list_filter: ClassVar[Any] = (_StateFilter, _OutcomeFilter, _EndpointFilter, _TenantFilter, _EventFilter)
     search_fields: ClassVar[Any] = ("delivery_id", "resource")
     search_help_text: ClassVar[Any] = "The whole id of a delivery (dlv_…) or of a resource (ord_…), or a number."
@@ -125,9 +165,13 @@ class DeliveryAdmin(ModelAdmin):
     show_full_result_count = False
     actions: Any = ("replay", "purge")
     fieldsets: ClassVar[Any] = (
-        (None, {"fields": ["delivery_id", "id", "endpoint", "tenant", "event", "resource", "happened", "received"]}),
-        ("State", {"fields": ["state", "outcome", "finished", "last_error", "succeeded"]}),
+        (
+            None,
+            {"fields": ["number", "delivery_id", "endpoint", "tenant", "event", "resource", "happened", "received"]},
+        ),
+        ("State", {"fields": ["status", "finished", "last_error", "succeeded"]}),
         ("Attempts", {"fields": ["fence", "failures", "crashes", "round", "available", "owner", "leased", "handed"]}),
+        ("History", {"fields": ["attempts"]}),
         ("Content", {"fields": ["secret_name", "key", "body_shown"]}),
     )
 
@@ -136,13 +180,34 @@ class DeliveryAdmin(ModelAdmin):
         mounted = inboxes()
         return self.using or (mounted[0].using if mounted else router.db_for_read(Delivery))
 
+    def change_view(
+        self,
+        request: HttpRequest,
+        object_id: str,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401 - Django's signature
+        """Show one delivery, and what may be done to it: a tombstone cannot be replayed or purged, nor an open one."""
+        row = self.get_object(request, object_id)
+        ended = row is not None and row.has_body and row.state in {State.DONE, State.DEAD}
+        permitted = {"replay": self.has_replay_permission(request), "purge": self.has_purge_permission(request)}
+        possible = [action for action, may in permitted.items() if may and ended]
+        context = {"possible": possible, "checkbox_name": helpers.ACTION_CHECKBOX_NAME, **(extra_context or {})}
+        return super().change_view(request, object_id, form_url, context)
+
     def _inbox(self) -> DjangoInbox:
         alias = self._alias
         return next((inbox for inbox in inboxes() if inbox.using == alias), None) or DjangoInbox(alias)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Delivery]:
         """Return the deliveries, without their bodies."""
-        return super().get_queryset(request).using(self._alias).defer("body")
+        rows = super().get_queryset(request).using(self._alias).defer("body")
+        # Who may see no messages sees classes, which the history has.
+        return rows.defer("history") if _may(request, "view_delivery_body") else rows
+
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:  # noqa: ARG002 - Django's signature
+        """Allow no condition in the address on a column that is not shown: by its answers it would tell the rest."""
+        return lookup.split("__", maxsplit=1)[0] in _SHOWN and lookup.count("__") <= 1
 
     def get_search_results(
         self,
@@ -189,19 +254,39 @@ class DeliveryAdmin(ModelAdmin):
         if _may(request, "view_delivery_body"):
             return fieldsets
         return [
-            (title, {**options, "fields": [name for name in options["fields"] if name != "body_shown"]})
+            (title, {**options, "fields": _without_body(name for name in options["fields"] if name != "body_shown")})
             for title, options in fieldsets
         ]
 
-    @admin.display(description="delivery", ordering="delivery_id")
-    def short_id(self, delivery: Delivery) -> str:
-        """Return the beginning of the id, which tells deliveries apart."""
-        return Truncator(delivery.delivery_id).chars(13)
+    def get_list_display(self, request: HttpRequest) -> Any:  # noqa: ANN401 - Django's signature
+        """Leave messages of errors out for those who may not see bodies: they may quote them."""
+        shown = super().get_list_display(request)
+        return shown if _may(request, "view_delivery_body") else _without_body(shown)
 
-    @admin.display(description="last error")
+    @admin.display(description="number", ordering="id")
+    def number(self, delivery: Delivery) -> int:
+        """Return the number by which the command line knows it."""
+        return delivery.id
+
+    @admin.display(description="state", ordering="state")
+    def status(self, delivery: Delivery) -> str:
+        """Return the state, how it ended, and whether only a tombstone is left."""
+        outcome = delivery.outcome
+        ended = f" ({outcome.replace('_', ' ')})" if outcome else ""
+        return f"{delivery.state}{ended}{'' if delivery.has_body else ', purged'}"
+
+    @admin.display(description="last error", empty_value="")
     def short_error(self, delivery: Delivery) -> str:
         """Return the beginning of what went wrong."""
         return Truncator(delivery.last_error or "").chars(100)
+
+    @admin.display(description="last error", empty_value="")
+    def error_class(self, delivery: Delivery) -> str:
+        """Return what went wrong without messages, which may quote the body."""
+        attempts = self._inbox().read_history(delivery.history)
+        if not attempts or delivery.last_error is None:
+            return ""
+        return summary(attempts[-1].outcome.value.replace("_", " "), attempts[-1].runs, messages=False)
 
     @admin.display(description="happened")
     def happened(self, delivery: Delivery) -> str:
@@ -210,8 +295,24 @@ class DeliveryAdmin(ModelAdmin):
 
     @admin.display(description="handlers that succeeded")
     def succeeded(self, delivery: Delivery) -> str:
-        """Return the names of the handlers that are not run again in this round."""
-        return ", ".join(self._inbox().get(delivery.id).succeeded)
+        """Return the names of the handlers that are not run again in this round, or of those that the last run had."""
+        record = self._inbox().get(delivery.id)
+        ran = [run.handler for run in record.history[-1].runs if run.outcome == "handled"] if record.history else []
+        return ", ".join(record.succeeded or ran)
+
+    @admin.display(description="history")
+    def attempts(self, delivery: Delivery) -> str:
+        """Return the attempts, with messages and tracebacks."""
+        return self._history(delivery, messages=True)
+
+    @admin.display(description="history")
+    def attempts_without_messages(self, delivery: Delivery) -> str:
+        """Return the attempts, without what may quote the body."""
+        return self._history(delivery, messages=False)
+
+    def _history(self, delivery: Delivery, *, messages: bool) -> str:
+        attempts = [(attempt, _written(attempt.ended_at)) for attempt in self._inbox().read_history(delivery.history)]
+        return render_to_string("roovet_webhooks/history.html", {"attempts": attempts, "messages": messages})
 
     @admin.display(description="body")
     def body_shown(self, delivery: Delivery) -> str:
@@ -235,28 +336,31 @@ class DeliveryAdmin(ModelAdmin):
         chosen = self._chosen(request, queryset)
         again = [row for row in chosen if row.state == State.DONE or row.outcome == Outcome.TOO_OLD]
         # Only what was shown as done is confirmed, and not what has become so since.
-        confirmed = {int(number) for number in request.POST.getlist("confirmed")}
+        confirmed = {text for text in request.POST.getlist("confirmed") if text.isascii() and text.isdigit()}
         if again and not confirmed:
             question = (
-                f"{len(again)} of these {len(chosen)} deliveries are done, or were too old to run when they arrived. "
-                "A replay runs their handlers, and repeats all of their effects."
+                f"Done already, or too old to run on arrival: {len(again)} of {number_and_noun(len(chosen))}. "
+                "A replay runs all handlers again, and repeats all of their effects."
             )
             return self._ask(request, chosen, "replay", question, confirms=again)
         inbox = self._inbox()
-        self._each(request, chosen, "replayed", lambda number: inbox.replay(number, confirmed=number in confirmed))
+        self._each(request, chosen, "replayed", lambda number: inbox.replay(number, confirmed=str(number) in confirmed))
         return None
 
     @admin.action(description="Purge selected deliveries", permissions=["purge"])
     def purge(self, request: HttpRequest, queryset: QuerySet[Delivery]) -> HttpResponse | None:
         """Erase the bodies of ended deliveries, after asking."""
         chosen = self._chosen(request, queryset)
-        if "confirmed" not in request.POST:
+        whole = [row for row in chosen if row.has_body]
+        if whole and "confirmed" not in request.POST:
             question = (
-                f"The bodies and errors of {len(chosen)} deliveries will be erased for good; they cannot be replayed "
-                "then. Their tombstones stay, so that they do not run again when they are sent again."
+                f"What the inbox holds of {number_and_noun(len(whole))}, body and errors, will be erased for good, and "
+                "can never be replayed then. A tombstone stays, so that what is sent again does not run again."
             )
-            return self._ask(request, chosen, "purge", question, confirms=chosen)
-        self._each(request, chosen, "purged", self._inbox().purge)
+            return self._ask(request, whole, "purge", question, confirms=whole)
+        inbox = self._inbox()
+        bodies = {row.id for row in whole}
+        self._each(request, chosen, "purged", lambda number: _purge(inbox, number, tombstone=number not in bodies))
         return None
 
     def _chosen(self, request: HttpRequest, queryset: QuerySet[Delivery]) -> list[Delivery]:
@@ -301,6 +405,9 @@ class DeliveryAdmin(ModelAdmin):
                 count += 1
                 self.log_change(request, row, done)
         if count:
-            self.message_user(request, f"{count} deliveries were {done}.", messages.SUCCESS)
+            what = number_and_noun(count)
+            self.message_user(request, f"{what} {'was' if count == 1 else 'were'} {done}.", messages.SUCCESS)
         for reason, number in reasons.most_common(_MOST_REASONS):
-            self.message_user(request, f"{number} were not {done}: {reason}.", messages.WARNING)
+            self.message_user(
+                request, f"{number} {'was' if number == 1 else 'were'} not {done}: {reason}.", messages.WARNING
+            )

@@ -417,6 +417,11 @@ class DjangoInbox:
         wanted = list(served)
         self._database.run(lambda now: ledger.beat(self._database, heartbeats(owner, wanted, now), now))
 
+    def retire(self, owner: str, endpoints: Iterable[str]) -> None:
+        """Forget a worker that has stopped; see `DurableInbox.retire`."""
+        rows = tables().worker.objects.using(self.using).filter(owner=owner, endpoint__in=list(endpoints))
+        self._database.run(lambda _now: rows.delete())
+
     def workers(self) -> Sequence[WorkerRecord]:
         """Return the workers that are alive; see `DurableInbox.workers`."""
         return self._database.read_at(lambda now: ledger.all_workers(self._database, now))
@@ -430,6 +435,10 @@ class DjangoInbox:
     def get(self, number: int) -> RecordedDelivery:
         """Return one recorded delivery; see `DurableInbox.get`."""
         return self._database.read(lambda: ledger.get(self._claims, number))
+
+    def read_history(self, stored: bytes | memoryview | None) -> tuple[RecordedAttempt, ...]:
+        """Return the attempts in a stored history."""
+        return self._claims.history.read(stored)
 
     def number_of(self, delivery_id: str) -> int:
         """Return the number of a delivery by its id; see `DurableInbox.number_of`."""

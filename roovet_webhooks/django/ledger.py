@@ -51,6 +51,8 @@ def _matching(rows: Rows, query: Query) -> Rows:
         conditions["received_at__gte"] = changes.milliseconds(query.since)
     if query.until is not None:
         conditions["received_at__lt"] = changes.milliseconds(query.until)
+    if query.purged is not None:
+        conditions["has_body"] = not query.purged
     if query.before is not None:
         conditions["id__lt"] = query.before
     return _named(rows.filter(**conditions), query.event)
@@ -111,6 +113,9 @@ def stats(claims: Claims, now: int) -> list[Stats]:
     counted = claims.rows().values_list("endpoint", "state").annotate(count=Count("id"))
     for endpoint, state, count in counted:
         counts.setdefault(endpoint, dict.fromkeys(State, 0))[State(state)] = count
+    # By an index, which has the tombstones apart.
+    dead = claims.rows().filter(has_body__in=[True], state=State.DEAD.value)
+    dead_letters = dict(dead.values_list("endpoint").annotate(count=Count("id")))
     found: list[Stats] = []
     for endpoint in sorted(counts):
         waiting = claims.rows().filter(state=State.READY.value, endpoint=endpoint)
@@ -126,6 +131,7 @@ def stats(claims: Claims, now: int) -> list[Stats]:
                 workers=workers(claims.database, endpoint, now),
                 unhandled=unhandled.count(),
                 unhandled_reasons=tuple(reasons[:MOST_REASONS]),
+                dead_letters=dead_letters.get(endpoint, 0),
             )
         )
     return found

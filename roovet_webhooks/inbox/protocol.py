@@ -469,6 +469,10 @@ class DurableInbox(Inbox, Protocol):
         """Write a worker's heartbeat, and what it serves."""
         ...
 
+    def retire(self, owner: str, endpoints: Iterable[str]) -> Answer[None]:
+        """Forget a worker of endpoints: it has stopped in order."""
+        ...
+
     def workers(self) -> Answer[Sequence[WorkerRecord]]:
         """Return the workers that have been heard of within a minute, one record for each of their endpoints."""
         ...

@@ -150,6 +150,7 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
         resource: The resource they are about.
         since: Received at or after this time, Unix seconds.
         until: Received before this time, Unix seconds.
+        purged: Whether their bodies are gone.
         before: Numbers below this one: how to ask for the next page.
         limit: How many at most.
 
@@ -165,6 +166,7 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
     resource: str | None = None
     since: float | None = None
     until: float | None = None
+    purged: bool | None = None
     before: int | None = None
     limit: int = 100
 
@@ -186,6 +188,8 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
         workers: Workers whose heartbeat is younger than a minute.
         unhandled: Deliveries that wait because no process that claimed them had all of their handlers.
         unhandled_reasons: Which handlers those were: some of the different errors.
+        dead_letters: Dead deliveries whose body is there, so that they can be replayed or purged; the other dead ones
+            are tombstones.
     """
 
     endpoint: str
@@ -195,6 +199,7 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
     workers: int
     unhandled: int = 0
     unhandled_reasons: tuple[str, ...] = ()
+    dead_letters: int = 0
 
 
 class WorkerRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,7 +7,7 @@ import atexit
 import os
 import signal
 import threading
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
 
@@ -33,6 +33,8 @@ DEFAULT_POLL = 0.5
 BEAT_EVERY = 15.0
 # Seconds that giving back what is still held may take, once the grace is over.
 _RELEASING = 5.0
+# Seconds that telling a store of the end may take.
+_RETIRING = 2.0
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -196,6 +198,7 @@ class Worker:
                 task.cancel()
             bridge.turn_away()
             await self._drain(crew, working, deadline)
+            await self._retire(bridge)
         telemetry.tell("worker.stopped", endpoints=endpoints, released=floor.released)
         for task in (*working, *beating):
             if task.done() and not task.cancelled():
@@ -240,6 +243,13 @@ class Worker:
             except InboxError:
                 pass  # a feed of the same inbox has told it
             await asyncio.sleep(BEAT_EVERY if watching else 1.0)
+
+    async def _retire(self, bridge: WorkerBridge) -> None:
+        """Have the inboxes forget this worker, as far as they can at once; else its heartbeat grows old."""
+        for inbox, served in self._inboxes():
+            with suppress(InboxError, TimeoutError):
+                async with asyncio.timeout(_RETIRING):
+                    await bridge.once(inbox, inbox.retire, inbox.owner, [each.endpoint for each in served])
 
     @contextmanager
     def _told_by_signals(self) -> Generator[None]:

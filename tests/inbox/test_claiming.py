@@ -455,3 +455,7 @@ def test_heartbeats(durable: World) -> None:
     assert workers() == [1, 0]
     given(inbox.beat("nobody", []))
     assert workers() == [1, 0]
+    given(inbox.beat("two", [Served("wallet")]))
+    given(inbox.retire("one", ["shop", "wallet"]))
+    given(inbox.retire("two", ["shop"]))
+    assert workers() == [0, 1]

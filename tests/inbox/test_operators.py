@@ -141,6 +141,7 @@ class TestStats:
         assert shop.counts == {State.READY: 3, State.CLAIMED: 1, State.DONE: 2, State.DEAD: 1}
         assert (shop.suspects, shop.workers) == (1, 0)
         assert shop.oldest_due == due - 10 + 1
+        assert (shop.dead_letters, wallet.dead_letters) == (1, 0)
         assert (wallet.endpoint, wallet.oldest_due, wallet.suspects) == ("wallet", None, 0)
         assert wallet.counts == {State.READY: 0, State.CLAIMED: 0, State.DONE: 1, State.DEAD: 0}
 
@@ -256,6 +257,15 @@ class TestPurge:
         with pytest.raises(InvalidTransition, match=f"a delivery that is {state} cannot be purged"):
             given(inbox.purge(number))
         assert inbox.body(number) == delivery.raw
+
+    def test_a_tombstone_is_no_dead_letter(self, durable: World) -> None:
+        inbox = durable.process()
+        numbers = [number_of(inbox, ended(durable, inbox, Outcome.FAILED)) for _ in range(2)]
+        given(inbox.purge(numbers[0]))
+        [stats] = inbox.stats()
+        assert (stats.counts[State.DEAD], stats.dead_letters) == (2, 1)
+        found = [[record.number for record in inbox.find(Query(purged=purged))] for purged in (True, False)]
+        assert found == [[numbers[0]], [numbers[1]]]
 
 
 class TestTidy:

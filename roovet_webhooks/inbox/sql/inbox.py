@@ -455,6 +455,15 @@ class SQLInbox:
 
         return self._run(beat)
 
+    def retire(self, owner: str, endpoints: Iterable[str]) -> Pending[None]:
+        """Forget a worker that has stopped; see `DurableInbox.retire`."""
+        rows = delete(worker).where(worker.c.owner == owner, worker.c.endpoint.in_(list(endpoints)))
+
+        def retire(connection: Connection, _now: int) -> None:
+            connection.execute(rows)
+
+        return self._run(retire)
+
     def workers(self) -> Pending[Sequence[WorkerRecord]]:
         """Return the workers that are alive; see `DurableInbox.workers`."""
         return self._run(all_workers)

@@ -64,6 +64,8 @@ def find(connection: Connection, query: Query) -> list[RecordedDelivery]:
         conditions.append(_c.received_at >= changes.milliseconds(query.since))
     if query.until is not None:
         conditions.append(_c.received_at < changes.milliseconds(query.until))
+    if query.purged is not None:
+        conditions.append(_c.body.is_(None) if query.purged else HAS_BODY)
     if query.before is not None:
         conditions.append(_c.id < query.before)
     rows = select(*_COLUMNS, _PURGED).where(and_(True, *conditions)).order_by(_c.id.desc()).limit(query.limit)  # noqa: FBT003 - SQL's own
@@ -115,10 +117,15 @@ def body(connection: Connection, number: int) -> tuple[str, bytes] | None:
 
 def stats(connection: Connection, now: int) -> list[Stats]:
     """Count deliveries by endpoint and state."""
-    counted = by_number(select(_c.endpoint, _c.state, func.count().label("count")).group_by(_c.endpoint, _c.state))
+    columns = (_c.endpoint, _c.state, func.count(), func.count(_c.body))
     counts: dict[str, dict[State, int]] = {}
-    for endpoint, state, count in connection.execute(counted):
+    dead_letters: dict[str, int] = {}
+    for endpoint, state, count, bodies in connection.execute(
+        by_number(select(*columns).group_by(_c.endpoint, _c.state))
+    ):
         counts.setdefault(endpoint, dict.fromkeys(State, 0))[State(state)] = count
+        if state == State.DEAD:
+            dead_letters[endpoint] = bodies
     found: list[Stats] = []
     for endpoint in sorted(counts):
         ready = by_index(select(func.min(_c.available_at)).where(READY, _c.endpoint == endpoint), BY_DUE)
@@ -134,6 +141,7 @@ def stats(connection: Connection, now: int) -> list[Stats]:
                 workers=workers(connection, endpoint, now),
                 unhandled=unhandled,
                 unhandled_reasons=reasons,
+                dead_letters=dead_letters.get(endpoint, 0),
             )
         )
     return found

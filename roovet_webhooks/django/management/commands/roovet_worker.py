@@ -12,7 +12,8 @@ from django.utils.module_loading import import_string
 from roovet_webhooks.django.inbox import DjangoInbox
 from roovet_webhooks.django.receivers import receivers
 from roovet_webhooks.errors import ConfigurationError, InboxError
-from roovet_webhooks.operations import let_go
+from roovet_webhooks.numbers import number_and_noun
+from roovet_webhooks.operations import LOG_LEVELS, let_go, log_to_stderr
 from roovet_webhooks.receiver import WebhookReceiver
 from roovet_webhooks.worker import Worker
 from roovet_webhooks.worker.service import DEFAULT_CONCURRENCY, DEFAULT_GRACE, DEFAULT_POLL
@@ -65,12 +66,21 @@ class Command(BaseCommand):
             help="How long to wait at most before an inbox in which nothing is due is looked at again.",
         )
 
+        parser.add_argument(
+            "--log-level",
+            choices=LOG_LEVELS,
+            default="info",
+            help="What is written to standard error, unless the settings set up logging (LOGGING).",
+        )
+
     def handle(self, *_arguments: object, **options: Any) -> None:  # noqa: ANN401 - Django's signature
         """Work until told to stop."""
         try:
             chosen = _chosen(options["receivers"], options["endpoint"])
             numbers = {name: options[name] for name in ("concurrency", "grace", "poll")}
             worker = Worker(*chosen, **numbers)
+            # Django's own default has a handler for its loggers, and hides what others say below WARNING.
+            log_to_stderr(options["log_level"], but="django")
             with _kept_connections():
                 worker.check()
                 self._tell(worker)
@@ -87,7 +97,8 @@ class Command(BaseCommand):
                 for fault in _faults(inbox):
                     self.stderr.write(self.style.WARNING(fault))
         names = ", ".join(receiver.endpoint for receiver in worker.receivers)
-        self.stdout.write(f"Working for {names}, {worker.concurrency} handlers at a time. Ctrl-C stops it.")
+        handlers = number_and_noun(worker.concurrency, "handler", "handlers")
+        self.stdout.write(f"Working for {names}, {handlers} at a time. Ctrl-C stops it.")
 
 
 def _chosen(names: Iterable[str], endpoints: Collection[str] | None) -> list[WebhookReceiver]:
