@@ -17,6 +17,9 @@ if TYPE_CHECKING:
         BodyTimeout as BodyTimeout,
     )
     from roovet_webhooks.errors import (
+        CommittedByHandler as CommittedByHandler,
+    )
+    from roovet_webhooks.errors import (
         ConfigurationError as ConfigurationError,
     )
     from roovet_webhooks.errors import (

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+import os
+from contextlib import nullcontext, suppress
 from time import perf_counter
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -12,6 +13,7 @@ import msgspec
 from roovet_webhooks import telemetry
 from roovet_webhooks.bridge import EXITS, NotAnExceptionError, is_async
 from roovet_webhooks.errors import (
+    CommittedByHandler,
     DropDelivery,
     EventValidationError,
     HandlerFailed,
@@ -123,6 +125,7 @@ class Attempt:
         self._undecodable: list[str] = []
         self._later: RetryLater | None = None
         self._dropped = False
+        self._is_final = False
 
     async def make(self) -> Outcome:
         """Run the handlers and settle the claim.
@@ -202,7 +205,8 @@ class Attempt:
                 with run:
                     event = decode(self._delivery.raw, self._delivery.event)
                     arguments = (event, self._delivery.within(scope)) if handler.takes_delivery else (event,)
-                    await self._bridge.call(self._callable(handler, scope), *arguments)
+                    with nullcontext() if scope is None else scope.lifetime():
+                        await self._bridge.call(self._callable(handler, scope), *arguments)
             except EXITS as error:
                 telemetry.tell("handler.failed", error, **run.told)
                 raise
@@ -220,8 +224,9 @@ class Attempt:
 
     @staticmethod
     def _callable(handler: Handler, scope: HandlerScope | None) -> Callable[..., object]:
-        # A coroutine cannot run inside of a transaction: what it awaits runs elsewhere.
-        return handler.function if scope is None or is_async(handler.function) else scope.around(handler.function)
+        if is_async(handler.function):
+            return handler.function  # it cannot run inside of a transaction: what it awaits runs elsewhere
+        return _in_this_process(handler.function if scope is None else scope.around(handler.function))
 
     async def _take(self, error: Exception, handler: Handler, told: Mapping[str, object], *, committed: bool) -> None:
         """Note what a handler raised, and tell it."""
@@ -244,6 +249,7 @@ class Attempt:
             self._end_run("failed", error)
             if isinstance(error, EventValidationError):
                 self._undecodable.append(handler.name)
+            self._is_final = self._is_final or isinstance(error, CommittedByHandler)
             telemetry.tell("handler.failed", error, **told)
         await call_hooks(self._plan.error_hooks, self._bridge, error, self._delivery)
 
@@ -289,6 +295,8 @@ class Attempt:
             if self._undecodable and len(self._undecodable) == len(self._failed) and self._later is None:
                 # The bytes will be the same next time. A replay after the type has been mended runs them.
                 again, outcome = None, Outcome.UNDECODABLE
+        if self._is_final:
+            again = None  # another attempt could not undo what was committed
         if again is None:
             await self._bridge.wait(inbox, inbox.bury, claim, "failed", outcome, attempt=attempt)
         else:
@@ -322,6 +330,24 @@ class Attempt:
             return HandlerFailed(f"{error}: {later}", handlers=[], dead=True)
         await self._bridge.wait(inbox, inbox.release, claim, retry_in=after, error="retry later", attempt=attempt)
         return RetryLater(after, str(later))
+
+
+def _in_this_process(function: Callable[..., object]) -> Callable[..., object]:
+    """Return a function that ends a child process which its fork has made, and which returns here.
+
+    The child has a copy of one thread of the server or worker, and none of what that thread would return to.
+    """
+
+    def call(*arguments: object) -> object:
+        pid = os.getpid()
+        try:
+            return function(*arguments)
+        finally:
+            if os.getpid() != pid:  # pragma: no cover - in a child, which coverage does not see; tests fork
+                os.write(2, b"roovet_webhooks: a handler has forked, and its child returned from it: the child ends\n")
+                os._exit(1)
+
+    return call
 
 
 def begin_with_users_code(error: BaseException) -> None:

@@ -7,6 +7,7 @@
     │   ├── InvalidSecretError           a signing secret that cannot be one
     │   ├── EventTypeConflictError       two event classes claim one event name
     │   ├── LateRegistrationError        a handler registered after the first dispatch
+    │   ├── CommittedByHandler           a handler has committed its delivery's transaction itself
     │   └── MissingExtraError            an optional dependency is absent (also an ImportError)
     ├── RequestError                     the request is refused before its MAC is checked
     │   ├── MethodNotAllowed ...... 405
@@ -132,6 +133,12 @@ class LateRegistrationError(ConfigurationError):
     """A handler was registered after the first delivery had been dispatched."""
 
     code = "late_registration"
+
+
+class CommittedByHandler(ConfigurationError):
+    """A handler has committed its delivery's transaction itself, unrefused: it is not run again."""
+
+    code = "committed_by_handler"
 
 
 class MissingExtraError(ConfigurationError, ImportError):

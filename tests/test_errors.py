@@ -12,6 +12,7 @@ from roovet_webhooks import errors
 from roovet_webhooks.errors import (
     BodyAlreadyRead,
     BodyTimeout,
+    CommittedByHandler,
     ConfigurationError,
     DeliveryInFlight,
     DropDelivery,
@@ -56,6 +57,7 @@ CLASSES = [value for value in vars(errors).values() if isinstance(value, type) a
 POLICY = {
     ConfigurationError: (503, "not_ready", True),
     InvalidSecretError: (503, "not_ready", True),
+    CommittedByHandler: (503, "not_ready", True),
     EventTypeConflictError: (503, "not_ready", True),
     LateRegistrationError: (503, "not_ready", True),
     MissingExtraError: (503, "not_ready", True),

@@ -75,6 +75,13 @@ class _Deadline:
     def undo(self) -> None:
         """Leave it to Django, which rolls back."""
 
+    def check_committed(self) -> None:
+        """Leave it to Django."""
+
+    def was_committed(self) -> bool:
+        """Return ``False``: it is not known."""
+        return False
+
     def end(self) -> None:
         """Nothing runs."""
 

@@ -13,8 +13,9 @@ from django.db import Error, IntegrityError, transaction
 from roovet_webhooks.django.dialects import Bound  # noqa: TC001 - the type of a field, read at run time
 from roovet_webhooks.errors import ConfigurationError
 from roovet_webhooks.inbox.deadlines import GRACE
-from roovet_webhooks.inbox.limits import SERVER_SECONDS, ends_transaction
+from roovet_webhooks.inbox.limits import SERVER_SECONDS
 from roovet_webhooks.inbox.scope import AfterCommit
+from roovet_webhooks.inbox.sql_text import ends_transaction
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator

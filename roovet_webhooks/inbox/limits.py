@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sqlite3
 import threading
 from contextlib import suppress
@@ -41,11 +40,19 @@ class Limit(Protocol):
         ...
 
     def exceeded(self) -> ConfigurationError | None:
-        """Return the error for a transaction that took too long: what the handler saw of its end says nothing."""
+        """Return the error for what ended it, its time or a refusal: what the handler saw of its end says nothing."""
         ...
 
     def undo(self) -> None:
         """Undo what was written, and refuse whatever is tried from now on."""
+        ...
+
+    def check_committed(self) -> None:
+        """Check after the commit that it is this transaction that was committed; errors as `check`."""
+        ...
+
+    def was_committed(self) -> bool:
+        """Return whether what was to be undone has been committed, by something that the inbox could not refuse."""
         ...
 
 
@@ -57,24 +64,24 @@ def too_long(seconds: float) -> ConfigurationError:
     )
 
 
-def over() -> ConfigurationError:
-    """Return the error for a transaction that has ended before its end."""
-    return ConfigurationError(
-        "the handler's transaction is over before its end: SQL of its own ended it, or the database did after an "
-        "error that the handler caught; only the inbox commits it, and lets no error pass"
-    )
-
-
-# A statement that begins or ends a transaction; ROLLBACK TO a savepoint does neither.
-_ENDS = re.compile(
-    r"\s*(commit|end|abort|begin|start\s+transaction|prepare\s+transaction|rollback(?!(\s+(work|transaction))?\s+to\b))\b",
-    re.IGNORECASE,
+OVER = (
+    "the handler's transaction is over before its end: SQL of its own ended it, or the database did after an error "
+    "that the handler caught; only the inbox commits it, and lets no error pass"
+)
+REFUSED = (
+    "the inbox alone commits or rolls back a delivery's transaction, with the record of the handler's success: leave "
+    "commit() and rollback() out; to undo, raise"
 )
 
 
-def ends_transaction(statement: str) -> bool:
-    """Say whether a statement begins or ends a transaction."""
-    return _ENDS.match(statement) is not None
+def over() -> ConfigurationError:
+    """Return the error for a transaction that has ended before its end."""
+    return ConfigurationError(OVER)
+
+
+def refused() -> ConfigurationError:
+    """Return the error for a commit or rollback by a handler."""
+    return ConfigurationError(REFUSED)
 
 
 class SQLiteLimit:
@@ -176,6 +183,13 @@ class SQLiteLimit:
     def exceeded(self) -> ConfigurationError | None:
         """Return the error if it was too late; see `Limit.exceeded`."""
         return too_long(self._seconds) if self._expired else None
+
+    def check_committed(self) -> None:
+        """Leave it to Django; see `Limit.check_committed`."""
+
+    def was_committed(self) -> bool:
+        """Return nothing that is known; see `Limit.was_committed`."""
+        return False
 
 
 def _timer(seconds: float, function: Callable[[], None]) -> threading.Timer:

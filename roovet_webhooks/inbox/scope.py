@@ -52,7 +52,10 @@ class HandlerScope:
         committed: Whether the transaction, and with it the handler's success, has been committed.
     """
 
-    __slots__ = ("_claim", "_enclosing", "_handler", "_inbox", "_open", "_threads", "_used", "committed")
+    __slots__ = (
+        *("_claim", "_enclosing", "_ended", "_handler", "_inbox", "_left", "_open", "_threads", "_used"),
+        "committed",
+    )
 
     def __init__(self, inbox: DurableInbox, claim: Claim, handler: str, threads: InThread) -> None:
         self._inbox = inbox
@@ -62,7 +65,30 @@ class HandlerScope:
         self._enclosing: Enclosing | None = None
         self._open = False
         self._used = False
+        self._left = False
+        self._ended = False
         self.committed: bool = False
+
+    @contextmanager
+    def lifetime(self) -> Generator[None]:
+        """Run the handler. When it has returned, what it was given is dead.
+
+        Raises:
+            ConfigurationError: It has left its transaction open, in another thread or in a block that nobody has left.
+        """
+        try:
+            yield
+        finally:
+            self._ended = True
+        self._check_left()
+
+    def _check_left(self) -> None:
+        if self._open or self._left:
+            message = (
+                f"{self._handler} returned before its transaction had ended: leave the block, and wait for a thread "
+                "that is in it"
+            )
+            raise ConfigurationError(message)
 
     def around(self, function: Callable[..., object]) -> Callable[..., object]:
         """Return what a sync handler is called by: in its transaction, where the inbox opens one unasked."""
@@ -77,8 +103,10 @@ class HandlerScope:
                     result = function(*arguments)
                 finally:
                     self._enclosing = None
-                if opened is not None and inspect.isawaitable(result):
-                    raise self._too_late(result)
+                if opened is not None:
+                    self._check_left()
+                    if inspect.isawaitable(result):
+                        raise self._too_late(result)
             return result
 
         return enclosed
@@ -100,6 +128,9 @@ class HandlerScope:
                 "await delivery.in_transaction(function)"
             )
             raise ConfigurationError(message)
+        if self._ended:
+            message = f"{self._handler} has returned, and what it was given has ended with it"
+            raise ConfigurationError(message)
         if self._open or self._used or self.committed:
             message = f"{self._handler} has opened its transaction for this delivery; put all of its writes into one"
             raise ConfigurationError(message)
@@ -112,6 +143,12 @@ class HandlerScope:
             else:
                 with self._committing(self._inbox.transaction(self._claim, self._handler)) as connection:
                     yield connection
+                    if self._ended:
+                        message = f"{self._handler} returned before its transaction had ended, which is undone"
+                        raise ConfigurationError(message)
+        except GeneratorExit:
+            self._left = True  # the block was never left, and the collector has found it
+            raise
         finally:
             self._open = False
         self._used = True

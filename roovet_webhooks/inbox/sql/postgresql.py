@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
 
 import sqlalchemy
-from sqlalchemy import func, select, text
+from sqlalchemy import event, func, select, text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
@@ -17,7 +17,8 @@ from roovet_webhooks.inbox.deadlines import GRACE, LOOK_SECONDS, OWN_SECONDS, SC
 from roovet_webhooks.inbox.faults import meaning_of
 from roovet_webhooks.inbox.limits import SERVER_SECONDS, over, too_long
 from roovet_webhooks.inbox.sql import schema
-from roovet_webhooks.inbox.sql.store import WAIT, Transaction, rendered, translated
+from roovet_webhooks.inbox.sql.guard import HandlerConnection
+from roovet_webhooks.inbox.sql.store import WAIT, HandlerTransaction, Transaction, rendered, translated
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -50,6 +51,7 @@ class PostgreSQLStore:
         self._engine, self._handlers = (
             one.execution_options(isolation_level="READ COMMITTED") for one in (own, engine)
         )
+        event.listen(own, "commit", _check_open)
         self._mine = [own]
         self._clock = clock
         port = f":{engine.url.port}" if engine.url.port else ""
@@ -79,26 +81,38 @@ class PostgreSQLStore:
     @contextmanager
     def write(self) -> Generator[Transaction]:
         """Open a durable transaction; see `Store.write`."""
-        with self._transaction(self._engine, OWN_SECONDS) as transaction:
+        with self._transaction(OWN_SECONDS) as transaction:
             yield transaction
 
     @contextmanager
     def read(self) -> Generator[Transaction]:
         """Open a transaction for looking; see `Store.read`."""
-        with self._transaction(self._engine, LOOK_SECONDS) as transaction:
+        with self._transaction(LOOK_SECONDS) as transaction:
             yield transaction
 
     @contextmanager
-    def write_for_handler(self) -> Generator[Transaction]:
+    def write_for_handler(self) -> Generator[HandlerTransaction]:
         """Open a handler's transaction; see `Store.write_for_handler`."""
-        with self._transaction(self._handlers, self.limit + GRACE) as transaction:
-            yield transaction
+        with translated(self._what), _left_when_lost(self._handlers):
+            self._prepare()
+            with (
+                HandlerConnection(self._handlers) as connection,
+                cut_after(connection.connection.driver_connection, self.limit + GRACE),
+            ):
+                try:
+                    with connection.begin():
+                        yield HandlerTransaction(connection, self._set_up(connection))
+                        _check_open(connection)
+                finally:
+                    # Whoever gets it next must not meet what this handler has left in it.
+                    if connection.is_tainted:
+                        connection.invalidate()
 
     @contextmanager
-    def _transaction(self, engine: Engine, seconds: float) -> Generator[Transaction]:
-        with translated(self._what), _left_when_lost(engine):
+    def _transaction(self, seconds: float) -> Generator[Transaction]:
+        with translated(self._what), _left_when_lost(self._engine):
             self._prepare()
-            with _begun(engine, seconds) as connection:
+            with _begun(self._engine, seconds) as connection:
                 yield Transaction(connection, self._set_up(connection))
 
     def _set_up(self, connection: Connection) -> int:
@@ -126,7 +140,12 @@ class PostgreSQLStore:
 
     def limited(self, connection: Connection) -> AbstractContextManager[Limit]:
         """Bound a transaction; see `Store.limited`."""
-        return postgresql_limit(connection, self.limit)
+        return postgresql_limit(connection, self.limit, self._was_committed)
+
+    def _was_committed(self, number: int) -> bool:
+        with suppress(InboxUnavailable), self.read() as (connection, _):
+            return connection.execute(select(func.txid_status(number))).scalar() == "committed"
+        return False  # if it was, the record of the success has been, too
 
     def free_disk(self) -> int | None:
         """Return nothing: a client cannot see the server's disk."""
@@ -226,12 +245,25 @@ def _left_when_lost(engine: Engine) -> Generator[None]:
         raise
 
 
+def _check_open(connection: Connection) -> None:
+    # The server answers the commit of a transaction that has failed with a rollback, and that of none with a warning.
+    driver: Any = connection.connection.driver_connection
+    status = driver.info.transaction_status.name
+    if status != "INTRANS":
+        message = f"the transaction was not committed: it had ended, or failed, before ({status})"
+        raise InboxUnavailable(message)
+
+
 class _PostgreSQLLimit:
-    def __init__(self, connection: Connection, seconds: float) -> None:
+    def __init__(self, connection: Connection, seconds: float, was_committed: Callable[[int], bool]) -> None:
         self._connection = connection
         self._seconds = seconds
+        self._was_committed = was_committed
+        wait = str(round(1000 * seconds))
+        names = ("statement_timeout", "idle_in_transaction_session_timeout")
+        settings = (func.set_config(name, wait, True) for name in names)  # noqa: FBT003 - SQL's own
+        self._number: int = connection.execute(select(func.txid_current(), *settings)).one()[0]
         self._deadline = monotonic() + seconds
-        self._number = connection.execute(select(func.txid_current())).scalar_one()
 
     def exceeded(self) -> ConfigurationError | None:
         return too_long(self._seconds) if monotonic() > self._deadline else None
@@ -250,11 +282,15 @@ class _PostgreSQLLimit:
     def undo(self) -> None:
         """Leave it to the server: it rolls back what a closed connection has not committed."""
 
+    def check_committed(self) -> None:
+        if not self.was_committed():
+            raise over()
+
+    def was_committed(self) -> bool:
+        return self._was_committed(self._number)
+
 
 @contextmanager
-def postgresql_limit(connection: Connection, seconds: float) -> Generator[Limit]:
+def postgresql_limit(connection: Connection, seconds: float, was_committed: Callable[[int], bool]) -> Generator[Limit]:
     """Bound a transaction on PostgreSQL; the server ends one that sleeps in it."""
-    wait = str(round(1000 * seconds))
-    names = ("statement_timeout", "idle_in_transaction_session_timeout")
-    connection.execute(select(*(func.set_config(name, wait, True) for name in names)))  # noqa: FBT003 - SQL's own
-    yield _PostgreSQLLimit(connection, seconds)
+    yield _PostgreSQLLimit(connection, seconds, was_committed)

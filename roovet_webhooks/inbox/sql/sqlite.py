@@ -1,4 +1,4 @@
-"""SQLite: one file, one writer connection a process, and turns taken between processes."""
+"""SQLite: one file, one writer connection a process and one for each handler's transaction, and turns between all."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import shutil
 import sqlite3
 import threading
 from contextlib import closing, contextmanager, suppress
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote
@@ -19,11 +18,13 @@ from sqlalchemy.dialects.sqlite.base import SQLiteCompiler
 from sqlalchemy.pool import NullPool
 
 from roovet_webhooks.errors import ConfigurationError, InboxUnavailable
+from roovet_webhooks.inbox import lent
 from roovet_webhooks.inbox.disks import network_file_system
-from roovet_webhooks.inbox.limits import SQLITE_SECONDS, SQLiteLimit
+from roovet_webhooks.inbox.limits import SQLITE_SECONDS
 from roovet_webhooks.inbox.locks import Turn, Turns
 from roovet_webhooks.inbox.sql import schema
-from roovet_webhooks.inbox.sql.store import WAIT, Transaction, Undo, rendered, translated
+from roovet_webhooks.inbox.sql.guard import HandlerConnection
+from roovet_webhooks.inbox.sql.store import WAIT, HandlerTransaction, Transaction, Undo, rendered, translated
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -66,23 +67,30 @@ class SQLiteStore:
         self._url = sqlalchemy.URL.create("sqlite", database=self.path)
         self._turns = Turns(f"{self.path}.lock", WAIT)
         self._turn: Turn | None = None
-        self._engine = self._make_engine()
+        self._make_engines()
         self._connection: Connection | None = None
-        self._others: set[Connection] = set()  # of those who look, and of a handler whose time is over
+        self._others: set[Connection] = set()  # of handlers, and of those who look
         self._file: tuple[int, int] | None = None
         self._stopped = False
         self._forked_open = False
 
-    def _make_engine(self) -> Engine:
+    def _make_engines(self) -> None:
+        self._engine = self._make_engine()
+        self._handlers = self._make_engine(factory=lent.HandlerConnection)
+        event.listen(self._handlers, "do_connect", self._refuse_others)
+
+    def _make_engine(self, **arguments: object) -> Engine:
         engine = sqlalchemy.create_engine(
             self._url,
             poolclass=NullPool,
-            connect_args={"check_same_thread": False, "isolation_level": None, "timeout": WAIT},
+            pool_reset_on_return=None,
+            connect_args={"check_same_thread": False, "isolation_level": None, "timeout": WAIT, **arguments},
             hide_parameters=True,
             paramstyle="named",
         )
         engine.dialect.statement_compiler = _Compiler
         event.listen(engine, "begin", _begin_immediate)
+        event.listen(engine, "commit", _check_open)
         event.listen(engine, "connect", self._connected)
         return engine
 
@@ -92,46 +100,59 @@ class SQLiteStore:
         # After those: also of one who only looks, since the last connection to close writes.
         driver.execute("PRAGMA synchronous=FULL")
 
+    def _refuse_others(self, *_: object) -> None:
+        """Refuse a handler that takes another connection from its connection's engine: it would write out of turn."""
+        turn = self._turn
+        if turn is None or turn.is_over or turn.thread != threading.get_ident():
+            raise ConfigurationError(_NOT_YOURS)
+
     def text_of(self, statement: Insert | Update, columns: Sequence[str] | None = None) -> str:
         """Render a statement; see `Store.text_of`."""
         return rendered(statement, self._engine, columns)
 
     @contextmanager
-    def write(self) -> Generator[Transaction]:
-        """Open a durable transaction; see `Store.write`."""
+    def _in_turn(self) -> Generator[Turn]:
         if self._forked_open:  # pragma: no cover - in a child, which coverage does not see; tests fork
             raise ConfigurationError(_FORKED_OPEN)
         turn = self._turn = self._turns.take()
         try:
             with translated(self._what):
-                connection = self._writer()
-                try:
-                    with connection.begin():
-                        yield Transaction(connection, self._now())
-                except Undo:
-                    raise
-                except BaseException:
-                    # After a full disk, an I/O error or a handler's commit a new connection finds what is there.
-                    self._discard(connection, turn)
-                    raise
+                yield turn
         finally:
             turn.give_back()
 
-    write_for_handler = write
+    @contextmanager
+    def write(self) -> Generator[Transaction]:
+        """Open a durable transaction; see `Store.write`."""
+        with self._in_turn():
+            connection = self._writer()
+            try:
+                with connection.begin():
+                    yield Transaction(connection, self._now())
+                _check_ended(connection)
+            except Undo:
+                raise
+            except BaseException:
+                # After a full disk or an I/O error a new connection finds what is there.
+                self._disconnect()
+                raise
 
-    def _discard(self, connection: Connection, turn: Turn) -> None:
-        if not turn.is_over:
-            self._disconnect()
-            return
-        with suppress(InboxUnavailable), self._turns.held():
-            connection.close()
-            self._others.discard(connection)
-
-    def _let_go(self, connection: Connection, turn: Turn) -> None:
-        """End the turn of a transaction that has been rolled back, though its handler still runs."""
-        self._others.add(connection)
-        self._connection = None
-        turn.give_back()
+    @contextmanager
+    def write_for_handler(self) -> Generator[HandlerTransaction]:
+        """Open a handler's transaction, on a connection that is closed with it; see `Store.write_for_handler`."""
+        with self._in_turn():
+            self._writer()  # the tables are there, and of this version
+            connection = HandlerConnection(self._handlers)
+            driver = cast("lent.HandlerConnection", _driver(connection))
+            self._others.add(connection)
+            try:
+                with connection.begin():
+                    yield HandlerTransaction(connection, self._now())
+            finally:
+                # What the handler has kept is dead, whether SQLAlchemy still has the connection or not.
+                driver.close()
+                connection.close()
+                self._others.discard(connection)
 
     def _now(self) -> int:
         return round(self._clock() * 1000)
@@ -190,7 +211,7 @@ class SQLiteStore:
 
     def limited(self, connection: Connection) -> AbstractContextManager[Limit]:
         """Bound a transaction; see `Store.limited`."""
-        return sqlite_limit(connection, self.limit, partial(self._let_go, connection, cast("Turn", self._turn)))
+        return sqlite_limit(connection, self.limit, cast("Turn", self._turn).give_back)
 
     def free_disk(self) -> int | None:
         """Return the free bytes on the disk that holds the file."""
@@ -240,7 +261,7 @@ class SQLiteStore:
         self._connection = None
         self._others = set()
         self._turns = Turns(f"{self.path}.lock", WAIT)
-        self._engine = self._make_engine()
+        self._make_engines()
 
     @property
     def location(self) -> str:
@@ -281,6 +302,15 @@ _FORKED_OPEN = (
 )
 
 
+_NOT_HELD = (
+    "the inbox's transaction was ended by somebody else, who must have got hold of its connection; nothing was recorded"
+)
+_NOT_YOURS = (
+    "the engine of a handler's connection is the inbox's own: for a transaction beside the delivery's, use an engine "
+    "of your own"
+)
+
+
 def _has_tables(path: str) -> bool:
     # Read-only, or its close would move the log into the file with no turn taken.
     with closing(sqlite3.connect(f"file:{quote(path)}?mode=ro", timeout=WAIT, uri=True)) as driver:
@@ -295,6 +325,17 @@ def _driver(connection: Connection) -> sqlite3.Connection:
 def _begin_immediate(connection: Connection) -> None:
     begin = "BEGIN" if connection.get_execution_options().get("roovet_reads") else "BEGIN IMMEDIATE"
     connection.exec_driver_sql(begin)
+
+
+def _check_open(connection: Connection) -> None:
+    # A commit of no transaction would pass without a word.
+    if not _driver(connection).in_transaction:
+        raise InboxUnavailable(_NOT_HELD)
+
+
+def _check_ended(connection: Connection) -> None:
+    if _driver(connection).in_transaction:
+        raise InboxUnavailable(_NOT_HELD)
 
 
 def _refuse_network(path: str) -> None:
@@ -316,7 +357,7 @@ def sqlite_limit(connection: Connection, seconds: float, let_go: Callable[[], No
         seconds: For which it may stay open.
         let_go: Lets the next writer begin, while the handler of this one still runs.
     """
-    limit = SQLiteLimit(cast("sqlite3.Connection", connection.connection.driver_connection), seconds, let_go)
+    limit = lent.HandlerLimit(cast("lent.HandlerConnection", _driver(connection)), seconds, let_go)
     limit.begin()
     try:
         yield limit

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from roovet_webhooks.inbox.faults import Meaning
     from roovet_webhooks.inbox.limits import Limit
+    from roovet_webhooks.inbox.sql.guard import HandlerConnection
 
     Clock = Callable[[], float]
 
@@ -42,6 +43,13 @@ class Transaction(NamedTuple):
     """An open transaction, and what time it is by the store's clock, in epoch milliseconds."""
 
     connection: Connection
+    now: int
+
+
+class HandlerTransaction(NamedTuple):
+    """As `Transaction`, for a handler."""
+
+    connection: HandlerConnection
     now: int
 
 
@@ -76,8 +84,8 @@ class Store(Protocol):
         """
         ...
 
-    def write_for_handler(self) -> AbstractContextManager[Transaction]:
-        """Open a transaction for a handler, which may last: with a connection that nobody else waits for, if it can."""
+    def write_for_handler(self) -> AbstractContextManager[HandlerTransaction]:
+        """Open a transaction for a handler, which may last, on a connection that nothing else is recorded with."""
         ...
 
     def read(self) -> AbstractContextManager[Transaction]:

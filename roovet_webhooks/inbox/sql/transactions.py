@@ -7,18 +7,18 @@ there that holds whatever the handler does.
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NoReturn, Self
+from typing import TYPE_CHECKING
 
-from sqlalchemy import event, select
+from sqlalchemy import select
 
-from roovet_webhooks.errors import ConfigurationError
-from roovet_webhooks.inbox.limits import ends_transaction
+from roovet_webhooks.errors import CommittedByHandler, ConfigurationError
 from roovet_webhooks.inbox.rows import lost
+from roovet_webhooks.inbox.sql.guard import Guard
 from roovet_webhooks.inbox.sql.schema import delivery, handled
 from roovet_webhooks.inbox.sql.statements import STILL_CLAIMED
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Generator
 
     from sqlalchemy import Connection
 
@@ -32,9 +32,10 @@ _c = delivery.c
 class _UndoneError(Exception):
     """The handler raised; the transaction is rolled back."""
 
-    def __init__(self, error: BaseException) -> None:
+    def __init__(self, error: BaseException, limit: Limit) -> None:
         super().__init__(error)
         self.error: BaseException = error
+        self.limit: Limit = limit
 
 
 def check_held(connection: Connection, store: Store, claim: Claim) -> None:
@@ -60,80 +61,42 @@ def record_success(connection: Connection, store: Store, claim: Claim, handler: 
 def transaction(store: Store, claim: Claim, handler: str) -> Generator[Connection]:
     """Open the transaction of a handler.
 
+    The success is recorded first. So whatever commits the handler's rows commits the record with them, and a retry does
+    not run the handler again.
+
     Raises:
         LeaseLost: The claim's fence has moved on, at the beginning or at the end; nothing was changed.
-        ConfigurationError: The handler has committed or rolled back, had a transaction already, or took too long;
+        ConfigurationError: The handler has tried to commit or roll back, had a transaction already, or took too long;
             nothing was changed.
+        CommittedByHandler: The handler has committed in a way that could not be refused.
     """
     try:
         with store.write_for_handler() as (connection, _):
             check_held(connection, store, claim)
-            with store.limited(connection) as limit, _Guard(connection, limit) as guard:
+            if not record_success(connection, store, claim, handler):
+                message = f"{handler} has had its transaction for this delivery; put all of its writes into one"
+                raise ConfigurationError(message)
+            with store.limited(connection) as limit, Guard(connection, limit) as guard:
                 try:
                     yield connection
+                    guard.take_back()
                     guard.check()
                     limit.check_whole()
                 except BaseException as error:  # noqa: BLE001 - raised again, below
+                    guard.take_back()
                     reason = limit.exceeded() or guard.refusal or error
                     if reason is not error:
                         guard.undo()
-                    raise _UndoneError(reason) from None
-                if not record_success(connection, store, claim, handler):
-                    message = f"{handler} has had its transaction for this delivery; put all of its writes into one"
-                    raise ConfigurationError(message)
-                check_held(connection, store, claim)
+                    raise _UndoneError(reason, limit) from None
+            check_held(connection, store, claim)
+        if connection.is_tainted:
+            limit.check_committed()
     except _UndoneError as undone:
         # Raised out here, where what a handler's own SQL did wrong is not taken for a fault of the store.
+        if undone.limit.was_committed():
+            message = (
+                f"{handler} has committed its transaction itself, with the record of its success: it is not run again, "
+                "and what it wrote afterwards is lost"
+            )
+            raise CommittedByHandler(message) from undone.error
         raise undone.error from undone.error.__cause__
-
-
-class _Guard:
-    """Refuses a commit or rollback by anybody but the inbox; a SQLAlchemy session on the connection only flushes.
-
-    Attributes:
-        refusal: What was refused.
-    """
-
-    def __init__(self, connection: Connection, limit: Limit) -> None:
-        self.refusal: ConfigurationError | None = None
-        self._connection = connection
-        self._limit = limit
-        self._listeners: dict[str, Callable[..., None]] = {
-            "commit": self._refuse,
-            "rollback": self._refuse,
-            "before_cursor_execute": self._before,
-        }
-
-    def __enter__(self) -> Self:
-        for name, listener in self._listeners.items():
-            event.listen(self._connection, name, listener)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for name, listener in self._listeners.items():
-            event.remove(self._connection, name, listener)
-
-    def check(self) -> None:
-        """Raise what was refused, if the handler has not let it pass."""
-        if self.refusal is not None:
-            raise self.refusal
-
-    def _refuse(self, _connection: Connection) -> NoReturn:
-        message = (
-            "the inbox alone commits or rolls back a delivery's transaction, with the record of the handler's success: "
-            "leave commit() and rollback() out; to undo, raise"
-        )
-        self.refusal = ConfigurationError(message)
-        self.undo()
-        raise self.refusal
-
-    def undo(self) -> None:
-        """Undo what was written and close the connection: whatever the handler does next fails."""
-        self._limit.undo()
-        self._connection.invalidate()
-
-    def _before(self, connection: Connection, cursor: object, statement: str, *_others: object) -> None:
-        if ends_transaction(statement):
-            self._refuse(connection)
-        self._limit.check()
-        self._limit.watch(cursor)

@@ -1,0 +1,169 @@
+"""Keeps a handler inside of its transaction, while it has a SQLAlchemy connection and afterwards."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any, NoReturn, Self, cast
+
+import sqlalchemy
+from sqlalchemy import event
+
+from roovet_webhooks.errors import ConfigurationError
+from roovet_webhooks.inbox.lent import ENDED
+from roovet_webhooks.inbox.limits import refused
+from roovet_webhooks.inbox.sql_text import ends_transaction, outlives_transaction
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy import Engine, PoolProxiedConnection
+
+    from roovet_webhooks.inbox.limits import Limit
+
+
+class HandlerConnection(sqlalchemy.Connection):
+    """The connection of a handler's transaction.
+
+    Attributes:
+        guard: Watches over it while a handler has it.
+        is_tainted: Whether its session may not be as it was, or something that is still in use may reach into it.
+            Then it must not go back to a pool.
+    """
+
+    guard: Guard | None = None
+    is_tainted: bool = False
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(engine)
+
+    def __enter__(self) -> Self:
+        """Return itself; the end of the block closes it."""
+        return self
+
+    @property
+    def connection(self) -> PoolProxiedConnection:
+        """The driver's connection, by which a handler can do what nobody sees."""
+        found = super().connection
+        if self.guard is not None:
+            self.is_tainted = True
+            self.guard.watch_driver(found.driver_connection)
+        return found
+
+
+class Guard:
+    """Refuses a commit or rollback by anybody but the inbox; a SQLAlchemy session on the connection only flushes.
+
+    Args:
+        connection: In a transaction.
+        limit: Bounds it.
+
+    Attributes:
+        refusal: What was refused.
+    """
+
+    def __init__(self, connection: HandlerConnection, limit: Limit) -> None:
+        self.refusal: ConfigurationError | None = None
+        self._connection = connection
+        self._limit = limit
+        self._entering = threading.Lock()
+        self._running = 0
+        self._owner: int | None = None  # the thread that has taken the connection back
+        self._driver: Any = None
+
+    def __enter__(self) -> Self:
+        """Lend the connection to the handler."""
+        # Not removed: they go with the connection, and until then they refuse whoever has kept it.
+        listeners: dict[str, Callable[..., None]] = {
+            "commit": self._ending,
+            "rollback": self._ending,
+            "before_cursor_execute": self._before,
+            "after_cursor_execute": self._after,
+        }
+        for name, listener in listeners.items():
+            event.listen(self._connection, name, listener)
+        self._connection.guard = self
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Take it back."""
+        self.take_back()
+
+    def take_back(self) -> None:
+        """Let nobody but this thread use the connection from now on."""
+        with self._entering:
+            self._owner = threading.get_ident()
+            if self._running:
+                # A statement that failed, or one of another thread: no matter which.
+                self._connection.is_tainted = True
+        self._connection.guard = None
+
+    def check(self) -> None:
+        """Raise what was refused, if the handler has not let it pass."""
+        if self.refusal is not None:
+            raise self.refusal
+
+    def _ending(self, _connection: object) -> None:
+        if self._owner != threading.get_ident():
+            self.refuse()
+
+    def refuse(self) -> NoReturn:
+        """Undo what was written, and raise."""
+        self.refusal = refused()
+        self.undo()
+        raise self.refusal
+
+    def undo(self) -> None:
+        """Undo what was written and close the connection: whatever the handler does next fails."""
+        self._limit.undo()
+        self._connection.invalidate()
+
+    def _before(self, _connection: object, cursor: object, statement: str, *_others: object) -> None:
+        if self._owner == threading.get_ident():
+            return
+        with self._entering:
+            if self._owner is not None:
+                raise ConfigurationError(ENDED)
+            self._running += 1
+        if ends_transaction(statement):
+            self.refuse()
+        if outlives_transaction(statement) or getattr(cursor, "name", None):  # a cursor on the server's side
+            self._connection.is_tainted = True
+        self._limit.check()
+        self._limit.watch(cursor)
+
+    def _after(self, *_: object) -> None:
+        if self._owner is None:
+            with self._entering:
+                self._running -= 1
+
+    def watch_driver(self, driver: Any) -> None:  # noqa: ANN401 - the driver's
+        """Refuse a commit or rollback with the driver's own connection, where that has to be done here."""
+        if self._driver is None and hasattr(driver, "cursor_factory"):  # psycopg's
+            self._driver = driver
+            driver.cursor_factory = _checked(driver.cursor_factory, self)
+            # For good: the connection does not go back to its pool.
+            driver.commit, driver.rollback = (self._ours_alone(end) for end in (driver.commit, driver.rollback))
+
+    def _ours_alone(self, end: Callable[[], None]) -> Callable[[], None]:
+        def call() -> None:
+            self._ending(None)
+            end()
+
+        return call
+
+
+def _checked(factory: Any, guard: Guard) -> Any:  # noqa: ANN401 - a class of cursors of psycopg's
+    """Return a class of cursors that do not execute what would end the transaction."""
+
+    def checked(name: str) -> Callable[..., Any]:
+        execute = getattr(factory, name)
+
+        def call(self: Any, query: Any, *arguments: object, **options: object) -> Any:  # noqa: ANN401 - psycopg's
+            text = query.as_string(self) if hasattr(query, "as_string") else query
+            if ends_transaction(text.decode(errors="replace") if isinstance(text, bytes) else cast("str", text)):
+                guard.refuse()
+            return execute(self, query, *arguments, **options)
+
+        return call
+
+    return type(factory.__name__, (factory,), {name: checked(name) for name in ("execute", "executemany", "stream")})
