@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import ipaddress
-import itertools
 import os
 import socket
 import ssl
@@ -12,7 +11,7 @@ import subprocess
 import sys
 import threading
 from contextlib import contextmanager
-from types import SimpleNamespace
+from http.client import HTTPConnection
 from typing import TYPE_CHECKING
 
 import pytest
@@ -25,7 +24,7 @@ from support import NOW, OTHER_SECRET, SECRET, payload
 from roovet_webhooks import Delivery, Event, WebhookReceiver
 from roovet_webhooks.asgi import WebhookApp
 from roovet_webhooks.cli import posting
-from roovet_webhooks.cli.posting import NoAnswer, Target, post
+from roovet_webhooks.cli.posting import Target, TimedOut, post
 from roovet_webhooks.cli.root import root
 from roovet_webhooks.serving import serving
 
@@ -83,9 +82,18 @@ def read_request(peer: socket.socket) -> bytes:
 
 
 @contextmanager
-def answering(answer: bytes, *, context: ssl.SSLContext | None = None) -> Iterator[tuple[str, list[bytes]]]:
-    """Answer one connection with these bytes; empty for not at all, until the client hangs up."""
+def answering(
+    answer: bytes, *, context: ssl.SSLContext | None = None, forever: bytes = b""
+) -> Iterator[tuple[str, list[bytes]]]:
+    """Answer one connection with these bytes; empty for not at all, until the client hangs up.
+
+    Args:
+        answer: The answer.
+        context: For TLS.
+        forever: What follows it, again and again, until the client hangs up.
+    """
     received: list[bytes] = []
+    pause = threading.Event()
 
     def serve() -> None:
         try:
@@ -96,6 +104,8 @@ def answering(answer: bytes, *, context: ssl.SSLContext | None = None) -> Iterat
                 while not answer and peer.recv(65_536):
                     pass
                 peer.sendall(answer)
+                while forever and not pause.wait(0.01):
+                    peer.sendall(forever)
         except OSError as error:
             # The client has refused our certificate, or has read as much as it wanted.
             received.append(repr(error).encode())
@@ -274,13 +284,18 @@ def test_a_server_that_does_not_answer_in_time() -> None:
         assert "no complete answer within 0.05 s" in unanswered(send(url, *EVENT, "--timeout", "0.05"))
 
 
-def test_an_answer_that_goes_on_for_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(posting, "time", SimpleNamespace(monotonic=itertools.count(0, 100).__next__))
-    with (
-        answering(b"HTTP/1.0 200 OK\r\n\r\nx") as (url, _),
-        pytest.raises(NoAnswer, match="no complete answer within 30 s"),
-    ):
-        post(Target.of(url), b"{}", {}, timeout=30)
+def test_a_host_that_cannot_be_reached_in_time(monkeypatch: pytest.MonkeyPatch, nobody: str) -> None:
+    def connect(_connection: HTTPConnection) -> None:
+        raise TimeoutError
+
+    monkeypatch.setattr(HTTPConnection, "connect", connect)
+    assert "no complete answer within 10 s" in unanswered(send(nobody, *EVENT))
+
+
+@pytest.mark.parametrize("begun", [b"HTTP/1.0 200 OK\r\n", b"HTTP/1.0 200 OK\r\n\r\nx"])
+def test_an_answer_that_goes_on_for_too_long(begun: bytes) -> None:
+    with answering(begun, forever=b"x-more: 1\r\n") as (url, _), pytest.raises(TimedOut, match=r"within 0\.3 s"):
+        post(Target.of(url), b"{}", {}, timeout=0.3)
 
 
 @pytest.mark.parametrize("answer", [b"SSH-2.0-OpenSSH\r\n", b"\r\n\x1b[1m\r\n", b"HTTP/1.1 x y\r\n\r\n"])

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
+import threading
 import time
+from contextlib import suppress
 from http.client import BadStatusLine, HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote, urlsplit
@@ -16,7 +19,25 @@ _CHUNK = 8192
 
 
 class NoAnswer(Exception):
-    """The server could not be reached, or did not answer in time, or not in HTTP."""
+    """The server could not be reached, or did not answer in time, or not in HTTP.
+
+    Attributes:
+        code: Stable identifier of the reason.
+    """
+
+    code = "no_answer"
+
+
+class TimedOut(NoAnswer):
+    """There was no complete answer in time."""
+
+    code = "timeout"
+
+
+class BadCertificate(NoAnswer):
+    """The certificate of the server does not hold."""
+
+    code = "certificate"
 
 
 class Answer(NamedTuple):
@@ -90,28 +111,48 @@ def post(target: Target, body: bytes, headers: Mapping[str, str], *, timeout: fl
         target: Where to.
         body: The body.
         headers: The headers, but those that HTTP itself needs.
-        timeout: Seconds for each step: to connect, to get an answer, and to read it to its end.
+        timeout: Seconds to connect, and seconds for the whole answer after that, however it drips in.
 
     Raises:
         NoAnswer: There was no answer; the message says why.
     """
     started = time.monotonic()
     connection = _connection(target, timeout)
+    hung_up = threading.Event()
+    late = f"there was no complete answer within {timeout:g} s"
     try:
-        connection.request("POST", target.path, body, dict(headers))
-        response = connection.getresponse()
-        content = _read(response, time.monotonic() + timeout)
+        connection.connect()
+        timer = threading.Timer(timeout, _hang_up, (connection.sock, hung_up))
+        timer.daemon = True
+        timer.start()
+        try:
+            connection.request("POST", target.path, body, dict(headers))
+            response = connection.getresponse()
+            content = _read(response)
+        finally:
+            timer.cancel()
     except TimeoutError:
-        message = f"there was no complete answer within {timeout:g} s"
-        raise NoAnswer(message) from None
+        raise TimedOut(late) from None
     except ssl.SSLCertVerificationError as error:
         message = f"the certificate of {target.host} does not hold: {error.verify_message}"
-        raise NoAnswer(message) from None
+        raise BadCertificate(message) from None
     except (OSError, HTTPException, UnicodeError) as error:
+        if hung_up.is_set():
+            raise TimedOut(late) from None
         raise NoAnswer(_why(error)) from None
     finally:
         connection.close()
+    if hung_up.is_set():
+        # What had no declared length ended when we hung up.
+        raise TimedOut(late)
     return Answer(response.status, response.reason, response.getheaders(), content, time.monotonic() - started)
+
+
+def _hang_up(sock: socket.socket, hung_up: threading.Event) -> None:
+    """End a connection whose answer never ends: a socket's own timeout is for each piece of it."""
+    hung_up.set()
+    with suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)
 
 
 def _why(error: Exception) -> str:
@@ -128,10 +169,8 @@ def _connection(target: Target, timeout: float) -> HTTPConnection:
     return HTTPSConnection(target.host, target.port, timeout=timeout, context=ssl.create_default_context())
 
 
-def _read(response: HTTPResponse, deadline: float) -> bytes:
+def _read(response: HTTPResponse) -> bytes:
     content = bytearray()
     while len(content) < MAX_ANSWER_BYTES and (chunk := response.read1(_CHUNK)):
         content += chunk
-        if time.monotonic() > deadline:
-            raise TimeoutError
     return bytes(content)

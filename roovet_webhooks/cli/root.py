@@ -11,6 +11,7 @@ from roovet_webhooks import __version__
 from roovet_webhooks.cli.demo import demo
 from roovet_webhooks.cli.inbox import inbox
 from roovet_webhooks.cli.listening import listen
+from roovet_webhooks.cli.probe import probe
 from roovet_webhooks.cli.sandbox import sandbox
 from roovet_webhooks.cli.sending import send
 from roovet_webhooks.cli.signing import sign
@@ -67,5 +68,5 @@ def root(context: click.Context) -> None:
         context.exit(USAGE)
 
 
-for _command in (sign, verify, send, listen, demo, worker, inbox, sandbox, trigger, resend):
+for _command in (sign, verify, send, probe, listen, demo, worker, inbox, sandbox, trigger, resend):
     root.add_command(_command)

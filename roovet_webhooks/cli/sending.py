@@ -27,7 +27,7 @@ _SHOWN_HEADERS = ("Content-Type", "Retry-After", "Allow", "Location")
 
 
 def target_of(_context: click.Context, _option: click.Parameter, url: str | None) -> Target | None:
-    """Read the URL of an option."""
+    """Read the URL of an option or an argument."""
     try:
         return None if url is None else Target.of(url)
     except ValueError as error:
