@@ -21,7 +21,7 @@ from roovet_webhooks.cli import probe_findings
 from roovet_webhooks.cli.posting import Answer, Target
 from roovet_webhooks.cli.probe import EVENT
 from roovet_webhooks.cli.root import root
-from roovet_webhooks.cli.serving import serving
+from roovet_webhooks.serving import serving
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
