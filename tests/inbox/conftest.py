@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from inbox.django_worlds import DJANGO_WORLDS
+from inbox.pooler import PoolerWorld
 from inbox.worlds import WORLDS, MemoryWorld, PostgreSQLWorld, SQLiteWorld, World
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 WORLDS.update(DJANGO_WORLDS)
+WORLDS["pgbouncer"] = PoolerWorld
 DURABLE = [name for name in WORLDS if name != "memory"]
 
 

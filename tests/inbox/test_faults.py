@@ -14,16 +14,18 @@ import pytest
 import sqlalchemy
 from django.db import DatabaseError
 
-from inbox.worlds import ENDPOINT, claimed, eventually, given, run_in_transaction, take
+from inbox.worlds import ENDPOINT, WORLDS, claimed, eventually, given, run_in_transaction, take
 from roovet_webhooks import InboxUnavailable
 from roovet_webhooks.bridge import AsyncBridge, SyncBridge, run
 from roovet_webhooks.inbox.faults import is_of_a_pooler, meaning_of
 from roovet_webhooks.inbox.protocol import Served, Verdict
 from roovet_webhooks.inbox.records import Query
+from roovet_webhooks.inbox.sql.store import translated
 from roovet_webhooks.worker.threads import Threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from inbox.worlds import SQLWorld, World
 
@@ -33,6 +35,14 @@ ONLY_READS = {
     "psycopg": "SET default_transaction_read_only = on",
     "pymysql": "SET SESSION TRANSACTION READ ONLY",
 }
+
+
+@pytest.fixture(params=[name for name in WORLDS if name not in {"memory", "pgbouncer"}])
+def direct(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
+    """A durable world whose connections are its own: behind a pooler their sessions are everybody's."""
+    world = WORLDS[request.param](tmp_path)
+    yield world
+    world.close()
 
 
 class Weather:
@@ -85,29 +95,29 @@ def is_refused(operation: Callable[[], object]) -> bool:
 class TestAServerThatOnlyReads:
     """What a connection finds that stays with the old primary after a failover."""
 
-    def test_it_is_left_as_soon_as_there_is_another(self, durable: World) -> None:
-        inbox, weather = durable.process(), Weather()
-        given(inbox.store(durable.delivery(), claim=False))
-        operations = every_operation(durable, inbox)
+    def test_it_is_left_as_soon_as_there_is_another(self, direct: World) -> None:
+        inbox, weather = direct.process(), Weather()
+        given(inbox.store(direct.delivery(), claim=False))
+        operations = every_operation(direct, inbox)
         del operations["claim"]  # where nothing is due, nothing is written
         weather.only_reads = True
-        with durable.connecting(inbox, weather):
+        with direct.connecting(inbox, weather):
             for _ in range(2):
                 for name, operation in operations.items():
                     assert is_refused(operation), name
-            assert durable.booked() == []
+            assert direct.booked() == []
             weather.only_reads = False
-            assert given(inbox.store(durable.delivery(), claim=False)).verdict is Verdict.NEW
+            assert given(inbox.store(direct.delivery(), claim=False)).verdict is Verdict.NEW
             for name, operation in operations.items():
                 if name != "settle":
                     operation()
             operations["settle"]()
 
-    def test_a_connection_that_writes_is_kept(self, durable: World) -> None:
-        inbox, weather = durable.process(), Weather()
-        with durable.connecting(inbox, weather):
+    def test_a_connection_that_writes_is_kept(self, direct: World) -> None:
+        inbox, weather = direct.process(), Weather()
+        with direct.connecting(inbox, weather):
             for _ in range(5):
-                given(inbox.store(durable.delivery(), claim=False))
+                given(inbox.store(direct.delivery(), claim=False))
             assert weather.made == 1
 
 
@@ -115,16 +125,16 @@ class TestNoDescriptors:
     """Nothing can be opened: no socket, no file."""
 
     @pytest.mark.parametrize("code", [errno.EMFILE, errno.ENOSPC], ids=["EMFILE", "ENOSPC"])
-    def test_the_store_is_unavailable_and_comes_back(self, durable: World, code: int) -> None:
-        inbox, weather = durable.process(), Weather()
-        operations = every_operation(durable, inbox)
+    def test_the_store_is_unavailable_and_comes_back(self, direct: World, code: int) -> None:
+        inbox, weather = direct.process(), Weather()
+        operations = every_operation(direct, inbox)
         looks: dict[str, Callable[[], object]] = {
             "find": lambda: inbox.find(Query()),
             "stats": inbox.stats,
             "health": inbox.health,
         }
         weather.fault = OSError(code, "none is left")
-        with durable.connecting(inbox, weather):
+        with direct.connecting(inbox, weather):
             for name, operation in {**operations, **looks}.items():
                 assert is_refused(operation), name
             weather.fault = None
@@ -166,8 +176,8 @@ class TestRefusedThreads:
     def test_the_keeper(self, durable: World, threads: SimpleNamespace, caplog: pytest.LogCaptureFixture) -> None:
         inbox = durable.process(lease=0.3)
         inbox.open()
-        claim = claimed(inbox, durable.delivery())
         threads.refused = True
+        claim = claimed(inbox, durable.delivery())
         with pytest.raises(InboxUnavailable):
             inbox.watch_over()
         with inbox.keeping(claim):
@@ -329,6 +339,16 @@ def test_what_an_error_means_whoever_wraps_it(meaning: str | None) -> None:
     for error in MEANINGS[meaning]:
         by_sqlalchemy = sqlalchemy.exc.OperationalError("SELECT 1", {}, error)
         assert [meaning_of(one) for one in (error, by_sqlalchemy, wrapped(error))] == [meaning] * 3, repr(error)
+
+
+@pytest.mark.parametrize("state", ["42P05", "26000"])
+def test_a_clash_of_prepared_statements_is_told_with_its_cure(state: str) -> None:
+    clash = sqlalchemy.exc.ProgrammingError("SELECT 1", {}, Fault("it exists", sqlstate=state))
+    with (
+        pytest.raises(InboxUnavailable, match=r"it exists; behind a pooler .* connect_args=.'prepare_threshold': None"),
+        translated("PostgreSQL"),
+    ):
+        raise clash
 
 
 def test_a_clash_of_prepared_statements_is_a_poolers() -> None:

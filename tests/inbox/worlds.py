@@ -351,7 +351,7 @@ class PostgreSQLWorld(SQLWorld):
         if prepared and self._free:
             self.schema, self._eye = self._free.pop()
             return
-        self.schema = f"roovet_test_{os.getpid()}_{next(_numbers)}"
+        self.schema = self._new_name()
         self.execute("SET synchronous_commit = off")  # what the eye itself does need not last
         self.execute(f"CREATE SCHEMA {self.schema}")
         self.execute("CREATE TABLE ledger (entry TEXT)")
@@ -359,7 +359,10 @@ class PostgreSQLWorld(SQLWorld):
             inbox = self.make()
             inbox.open()
             inbox.close()
-            PostgreSQLWorld._as_made = (self.query(self._SHAPE, schema=self.schema), self.query(self._VERSIONS))
+            type(self)._as_made = (self.query(self._SHAPE, schema=self.schema), self.query(self._VERSIONS))
+
+    def _new_name(self) -> str:
+        return f"roovet_test_{os.getpid()}_{next(_numbers)}"
 
     def url(self) -> str:
         url = sqlalchemy.make_url(self._base).update_query_dict({"options": f"-csearch_path={self.schema}"})
