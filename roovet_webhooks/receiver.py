@@ -295,7 +295,7 @@ class WebhookReceiver(Router):
         Raises:
             ConfigurationError: There is one.
         """
-        if not self.inbox.durable:
+        if self._location is None:
             return
         if self._find_twin() is not None:
             gc.collect()  # one that nobody uses any more, as a reloaded application leaves behind, is none
@@ -313,14 +313,16 @@ class WebhookReceiver(Router):
     def _find_twin(self) -> WebhookReceiver | None:
         with _checking:
             others = [one for one in _ready_receivers if one is not self and one.endpoint == self.endpoint]
-        for other in others:
-            if other.inbox.durable and other._location == self._location and not same(other.served(), self.served()):
-                return other
-        return None
+        location, served = self._location, self.served()
+        return next((one for one in others if one._location == location and not same(one.served(), served)), None)
 
     @property
-    def _location(self) -> str:
-        return cast("DurableInbox", self.inbox).location
+    def _location(self) -> str | None:
+        """Where the deliveries are recorded; ``None`` for an inbox in memory, or one whose database is not configured."""
+        try:
+            return cast("DurableInbox", self.inbox).location if self.inbox.durable else None
+        except ConfigurationError:
+            return None
 
     def _open_inbox(self) -> None:
         """Open a durable inbox, so that one that can never be used is found now.

@@ -62,6 +62,8 @@ def _no_secret_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def _nothing_left_behind() -> Iterator[None]:
     """Put back what a test has changed for the whole process, so that none depends on those before it."""
+    from roovet_webhooks import receiver  # noqa: PLC0415 - once pytest-cov measures
+
     restorers = [
         _environment(),
         _folder(),
@@ -72,6 +74,8 @@ def _nothing_left_behind() -> Iterator[None]:
     yield
     for restore in restorers:
         restore()
+    # A receiver that a test leaves to the collector is none of the next one's business.
+    receiver._ready_receivers.clear()
     if structlog.is_configured():
         structlog.reset_defaults()
 

@@ -13,7 +13,7 @@ import time
 from contextlib import closing, contextmanager
 from functools import partial
 from types import ModuleType, SimpleNamespace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import pytest
 from asgiref.sync import sync_to_async
@@ -27,6 +27,7 @@ from django.urls import path as url
 from django_support import KINDS, Entry, Shop, added, database, migrate, settings_of
 from services import url_of
 from support import NOW, PATH, SECRET, headers_of, payload, request_of
+from worker_support import nothing, receiver_on
 
 from roovet_webhooks import ConfigurationError, Event, InboxUnavailable, Tenant, WebhookReceiver
 from roovet_webhooks.bridge import AsyncBridge
@@ -1139,3 +1140,18 @@ def test_the_clock_that_it_is_given_is_its_clock(shop: Shop) -> None:
     inbox = DjangoInbox(shop.alias, clock=lambda: 1000.0)
     assert inbox.health().clock == 1000.0
     assert abs(DjangoInbox(shop.alias).health().clock - time.time()) < 60
+
+
+def test_a_receiver_whose_database_is_gone_hinders_no_other(tmp_path: Path) -> None:
+    """A test of an application or a reload leaves such a receiver behind."""
+    with database("sqlite", tmp_path) as alias:
+        gone = Shop(alias)
+        gone.receiver.on("order.created")(lambda _event: None)
+        gone.receiver.check()
+        gone.inbox.close()
+    other = receiver_on(tmp_path)
+    other.on("transfer.settled")(nothing)
+    other.check()
+    cast("Any", other.inbox).close()
+    with pytest.raises(ConfigurationError, match="has no 'sqlite'"):
+        gone.receiver.check()

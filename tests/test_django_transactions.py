@@ -500,12 +500,12 @@ def test_without_atomic_a_handler_asks_for_its_transaction(shop: Shop) -> None:
 
 
 def test_slow_work_before_the_first_query_holds_nobody_up(on_sqlite: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dialects, "SQLITE_SECONDS", 0.2)
+    monkeypatch.setattr(dialects, "SQLITE_SECONDS", 1.0)
     answers: list[str] = []
 
     @on_sqlite.receiver.on("*")
     def book(_event: Event) -> None:
-        time.sleep(0.3)
+        time.sleep(1.2)
         thread = threading.Thread(target=lambda: answers.append(on_sqlite.deliver()))
         thread.start()
         thread.join()
