@@ -318,7 +318,7 @@ class WebhookReceiver(Router):
 
     @property
     def _location(self) -> str | None:
-        """Where the deliveries are recorded; ``None`` for an inbox in memory, or one whose database is not configured."""
+        """Where deliveries are recorded; ``None`` in memory, or if the inbox has no database that is configured."""
         try:
             return cast("DurableInbox", self.inbox).location if self.inbox.durable else None
         except ConfigurationError:
