@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 from roovet_webhooks.errors import ConfigurationError, WebhookError
 from roovet_webhooks.messages import WebhookRequest, WebhookResponse, error_response
+from roovet_webhooks.misuse import check_receiver
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -44,8 +45,9 @@ def webhook_handler(receiver: WebhookReceiver) -> Callable[[Mapping[str, Any], o
         receiver: The receiver.
 
     Raises:
-        ConfigurationError: The receiver has no secret. From the handler: the event is no HTTP request.
+        ConfigurationError: It is no receiver, or has no secret. From the handler: the event is no HTTP request.
     """
+    check_receiver(receiver, "handler = webhook_handler(receiver)")
     receiver.require_secret()
 
     def handler(event: Mapping[str, Any], _context: object) -> LambdaResponse:
@@ -64,6 +66,7 @@ def verified_webhook(
     Raises:
         ConfigurationError: As `webhook_handler`.
     """
+    check_receiver(receiver, "@verified_webhook(receiver)")
     receiver.require_secret()
 
     def decorate(

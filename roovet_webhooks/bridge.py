@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, cast
 
 from roovet_webhooks import telemetry
 from roovet_webhooks.errors import BodyTimeout, InboxUnavailable
+from roovet_webhooks.handler_types import innermost
 from roovet_webhooks.inbox.pending import Pending
 from roovet_webhooks.inbox.threads import kind_of_threads
-from roovet_webhooks.routing import innermost
 
 if TYPE_CHECKING:
     from anyio.from_thread import BlockingPortal

@@ -84,6 +84,10 @@ CODES: Mapping[str, Code] = {
         "The text of the secret was decoded from hex or base64, or encoded so, by one of the two sides.",
         "Use the text of the secret as it is shown, as its UTF-8 bytes.",
     ),
+    "secret_without_prefix": Code(
+        "The secret stands without its prefix whsec_, here or at the sender.",
+        "Use the whole text of the secret as it is shown, with whsec_ at its beginning.",
+    ),
     "timestamp_not_signed": Code(
         "The digest covers the body alone.",
         "Sign t, a dot and the body: HMAC-SHA256(secret, t + '.' + raw).",
@@ -106,11 +110,11 @@ CODES: Mapping[str, Code] = {
     ),
     "body_trailing_newline": Code(
         "A line break at the end of the body was added or removed.",
-        "Keep the body byte for byte; editors, echo and heredocs add a line break.",
+        "Keep the body byte for byte: editors, echo and heredocs add a line break; strip() and curl -d remove it.",
     ),
     "body_trimmed": Code(
         "White space around the body was added or removed.",
-        "Keep the body byte for byte; do not strip it.",
+        "Keep the body byte for byte; neither pad nor strip it.",
     ),
     "body_bom": Code(
         "A byte order mark at the beginning of the body was added or removed.",
@@ -155,6 +159,23 @@ CODES: Mapping[str, Code] = {
 }
 
 
+# What is to be done in one of the cases of a code, by the evidence of the change or of what made it.
+_REMEDIES: Mapping[tuple[str, object], str] = {
+    ("body_trailing_newline", "added"): "Keep the body byte for byte; editors, echo and heredocs add a line break.",
+    ("body_trailing_newline", "removed"): (
+        "Keep the line break, which was signed: strip(), curl -d and log viewers remove it; --data-binary does not."
+    ),
+    ("body_trimmed", "added"): "Keep the body byte for byte; something adds white space.",
+    ("body_trimmed", "removed"): "Keep the body byte for byte; something strips it.",
+    ("body_reserialized", "jsonb"): (
+        "Keep the raw body as bytea or text: PostgreSQL's jsonb keeps no order of keys, no spacing and no digits."
+    ),
+    ("body_reserialized", "sort_keys"): (
+        "Verify the raw bytes of the request, before any JSON parser; a writer here sorts the keys (sort_keys)."
+    ),
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One thing that is wrong with a delivery, or that there is nothing wrong.
@@ -173,10 +194,16 @@ class Finding:
     evidence: Mapping[str, object] = field(default_factory=dict[str, object])
 
 
+def remedies_of(code: str) -> frozenset[str]:
+    """Return every remedy that a finding of a code may have."""
+    return frozenset([CODES[code].remedy, *(remedy for (name, _), remedy in _REMEDIES.items() if name == code)])
+
+
 def finding(code: str, message: str, **evidence: object) -> Finding:
     """Return a finding with the remedy that its code has; a number that JSON cannot write is no evidence."""
     told = {name: value for name, value in evidence.items() if not isinstance(value, float) or math.isfinite(value)}
-    return Finding(code, message, CODES[code].remedy, told)
+    remedy = _REMEDIES.get((code, told.get("change", told.get("via"))), CODES[code].remedy)
+    return Finding(code, message, remedy, told)
 
 
 @dataclass(frozen=True, slots=True)

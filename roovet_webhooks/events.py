@@ -43,6 +43,18 @@ def is_name(value: object) -> bool:
     )
 
 
+def is_event_name(value: object) -> bool:
+    """Return whether Roovet could send an event of this name: words with dots between them, such as order.created."""
+    return (
+        is_name(value)
+        and isinstance(value, str)
+        and "." in value
+        and all(value.split("."))
+        and "*" not in value
+        and not any(map(str.isspace, value))
+    )
+
+
 @dataclass_transform(frozen_default=True, field_specifiers=(msgspec.field,))
 class EventMeta(msgspec.StructMeta):
     """Lets a subclass of `Event` say which event it is: ``class X(Event, event="order.created")``."""
@@ -59,7 +71,7 @@ class EventMeta(msgspec.StructMeta):
         event: str | None = None,
         **config: Any,  # noqa: ANN401 - msgspec's own options
     ) -> EventMeta:
-        if event is not None and not (is_name(event) and "*" not in event):
+        if event is not None and not is_event_name(event):
             message = f"class {name}: event= must be a name such as 'order.created', not {event!r}"
             raise ConfigurationError(message)
         cls = super().__new__(mcls, name, bases, namespace, **config)

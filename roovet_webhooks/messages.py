@@ -10,7 +10,7 @@ import math
 from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, TypeAlias, cast
 
-from roovet_webhooks.keys import Unpicklable
+from roovet_webhooks.keys import Unpicklable, forget_variables
 
 if TYPE_CHECKING:
     from roovet_webhooks.errors import WebhookError
@@ -52,7 +52,12 @@ class WebhookRequest(Unpicklable):
         http_version: str = "1.1",
         needs_length: bool = False,
     ) -> None:
-        _check_parts(method, path, headers, body)
+        try:
+            _check_parts(method, path, headers, body)
+        except TypeError as error:
+            forget_variables(error)
+            del headers, body
+            raise
         self.method: str = method
         self.path: str = path
         self.headers: Sequence[tuple[bytes, bytes]] = headers
@@ -87,7 +92,8 @@ class WebhookRequest(Unpicklable):
 
     def __repr__(self) -> str:
         """Show where it went; headers and body stay out of logs."""
-        return f"WebhookRequest({self.method!r}, {self.path!r})"
+        # A crash report may print one that could not be made.
+        return f"WebhookRequest({getattr(self, 'method', None)!r}, {getattr(self, 'path', None)!r})"
 
 
 def _check_parts(method: object, path: object, headers: object, body: object) -> None:

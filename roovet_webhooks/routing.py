@@ -7,9 +7,7 @@ call and included where the application is put together.
 from __future__ import annotations
 
 import functools
-import inspect
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
 
 from roovet_webhooks.errors import ConfigurationError, EventTypeConflictError, LateRegistrationError
 from roovet_webhooks.events import (
@@ -19,11 +17,12 @@ from roovet_webhooks.events import (
     check_same_event,
     declared_name,
     decoder_of,
-    is_name,
+    is_event_name,
 )
+from roovet_webhooks.handler_types import Function, Parameters, names_of_caller, parameters_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from roovet_webhooks.delivery import Delivery
     from roovet_webhooks.errors import WebhookError
@@ -35,9 +34,6 @@ T = TypeVar("T")
 
 ANY_HANDLER = "*"
 """Stands for the name of a handler where any will do: in place of a fallback's."""
-
-Function: TypeAlias = Callable[..., object]
-"""A function of the user's, sync or async."""
 
 OnAny = TypeVar("OnAny", bound="Callable[[Event], object] | Callable[[Event, Delivery], object]")
 OnError = TypeVar("OnError", bound="Callable[[Exception, Delivery], object]")
@@ -59,15 +55,17 @@ class Handler:
     Attributes:
         name: Stable, unique name: what the record of successes and an idempotency key are made of.
         function: The function itself.
+        parameters: Its parameters.
         takes_delivery: Whether it has a second parameter.
     """
 
-    __slots__ = ("function", "name", "takes_delivery", "wants")
+    __slots__ = ("function", "name", "parameters", "takes_delivery", "wants")
 
     def __init__(self, function: Function, name: str) -> None:
         self.function: Function = function
         self.name: str = name
-        self.takes_delivery: bool = _takes_delivery(function, name)
+        self.parameters: Parameters = parameters_of(function, name)
+        self.takes_delivery: bool = self.parameters.takes_delivery
         self.wants: list[tuple[str, Decode, EventMeta | None]] = []
 
     def decoder_for(self, event_name: str) -> Decode | None:
@@ -110,43 +108,6 @@ def name_of(function: Function) -> str:
     return f"{module}.{name}"
 
 
-def innermost(function: Function) -> Function:
-    """Return the function inside any number of `functools.partial`."""
-    while isinstance(function, functools.partial):
-        function = cast("functools.partial[object]", function).func
-    return function
-
-
-def _takes_delivery(function: Function, name: str) -> bool:
-    """Say whether a handler has a second parameter.
-
-    Raises:
-        ConfigurationError: It is not callable with an event, or is a generator and would never run.
-    """
-    if not callable(function):
-        message = f"a handler must be a function, not {function!r}"
-        raise ConfigurationError(message)
-    unwrapped = inspect.unwrap(innermost(function))
-    if inspect.isgeneratorfunction(unwrapped) or inspect.isasyncgenfunction(unwrapped):
-        message = f"the handler {name} has a 'yield', so calling it would run nothing; return instead"
-        raise ConfigurationError(message)
-    signature = inspect.signature(function)
-    for count in (2, 1):
-        try:
-            bound = signature.bind(*[None] * count)
-        except TypeError:
-            continue
-        # A second parameter with a default is the author's own, except where it is called delivery.
-        names = list(bound.arguments)
-        if count == 2 and len(names) == 2 and names[1] != "delivery":  # noqa: PLR2004 - event and delivery
-            parameter = signature.parameters[names[1]]
-            if parameter.default is not inspect.Parameter.empty:
-                continue
-        return count == 2  # noqa: PLR2004 - event and delivery
-    message = f"the handler {name} must take (event) or (event, delivery), not {signature}"
-    raise ConfigurationError(message)
-
-
 class Router:
     """Handlers and hooks, in the order of their registration.
 
@@ -169,7 +130,7 @@ class Router:
     @overload
     def on(self, event: str, /, *, type: type[E], name: str | None = ...) -> Registrar[E]: ...
     @overload
-    def on(self, event: str, /, *, name: str | None = ...) -> Registrar[Event]: ...
+    def on(self, event: str, /, *, name: str | None = ...) -> Registrar[Any]: ...
 
     def on(
         self,
@@ -190,24 +151,33 @@ class Router:
             event: An `Event` class that names its event (`Event` itself means every event), or a name, or
                 a pattern: ``order.*`` for all below ``order.``, ``*`` for all.
             type: What to build from the payload, where ``event`` is text: any type that msgspec or
-                pydantic can build. `Event` when ``None``.
+                pydantic can build. When ``None``, what the handler's parameter is annotated with, and `Event`
+                without an annotation.
             name: Stable name of the handler; its module and qualified name when ``None``.
 
         Raises:
-            ConfigurationError: The event, the type or the function cannot be what they are given for, or
-                another handler has the name.
+            ConfigurationError: The event, the type or the function cannot be what they are given for, no event can
+                match, or another handler has the name.
             EventTypeConflictError: Two event classes claim one event.
             LateRegistrationError: The first delivery has been dispatched.
         """
         pattern, wanted = _pattern_and_type(event, type)
-        claim = wanted if isinstance(wanted, EventMeta) and wanted.__event_name__ else None
         decode = decoder_of(wanted)
 
         def register(function: Function) -> Function:
+            its_name = name or name_of(function)
+            self._check_open(its_name)
+            parameters, namespace = parameters_of(function, its_name), names_of_caller(1)
+            parameters.check(namespace)
+            given, build = wanted, decode
+            if isinstance(event, str) and type is None:
+                _, given = _pattern_and_type(event, parameters.wanted(namespace))
+                build = decoder_of(given)
+            claim = given if isinstance(given, EventMeta) and given.__event_name__ else None
             if claim is not None:
                 for known in self._claims():
                     check_same_event(known, claim)
-            self._handler(function, name).wants.append((pattern, decode, claim))
+            self._handler(function, its_name).wants.append((pattern, build, claim))
             return function
 
         return register
@@ -216,7 +186,7 @@ class Router:
         """Register the handler for events that no other handler wants; it takes a plain `Event`.
 
         Raises:
-            ConfigurationError: There is one already.
+            ConfigurationError: There is one already, or it cannot take a plain `Event`.
             LateRegistrationError: The first delivery has been dispatched.
         """
         name = name_of(function)
@@ -224,7 +194,12 @@ class Router:
         if self._fallback is not None:
             message = f"{name} and {self._fallback.name} are both the fallback; keep one"
             raise ConfigurationError(message)
-        self._fallback = Handler(function, name)
+        handler, namespace = Handler(function, name), names_of_caller(1)
+        handler.parameters.check(namespace)
+        if (wanted := handler.parameters.wanted(namespace)) is not Event:
+            message = f"the fallback {name} takes a plain Event, not {wanted!r}; register that with on('…')"
+            raise ConfigurationError(message)
+        self._fallback = handler
         return function
 
     def on_error(self, function: OnError) -> OnError:
@@ -314,9 +289,7 @@ class Router:
         for handler in self._handlers():
             yield from (claim for _, _, claim in handler.wants if claim is not None)
 
-    def _handler(self, function: Function, name: str | None) -> Handler:
-        name = name or name_of(function)
-        self._check_open(name)
+    def _handler(self, function: Function, name: str) -> Handler:
         for handler in self._handlers():
             if handler.name == name:
                 if handler.function is not function:
@@ -338,8 +311,9 @@ class Router:
 
 def _pattern_and_type(event: object, wanted: object) -> tuple[str, object]:
     if isinstance(event, str):
-        if event != "*" and not (is_name(event) and "*" not in event.removesuffix(".*")):
-            message = f"an event is a name like 'order.created', a pattern like 'order.*', or '*', not {event!r}"
+        if event != "*" and not (is_event_name(event) or (event.endswith(".*") and is_event_name(event[:-1] + "x"))):
+            hint = f"; for all events of a resource write {event + '.*'!r}" if is_event_name(event + ".x") else ""
+            message = f"an event is a name like 'order.created', a pattern like 'order.*', or '*', not {event!r}{hint}"
             raise ConfigurationError(message)
         declared = declared_name(wanted)
         if declared is not None and not _matches(event, declared):

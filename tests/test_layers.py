@@ -16,7 +16,7 @@ ROOT = Path(roovet_webhooks.__file__).parent
 ROWS = [
     ["diagnosis", "errors", "numbers", "keys", "messages", "tracebacks"],
     ["signature", "events", "retry", "telemetry"],
-    ["mac", "signing", "explain", "delivery", "routing"],
+    ["mac", "signing", "explain", "delivery", "handler_types", "routing"],
     ["inbox"],
     ["life", "bridge", "admission", "intake", "tenants"],
     ["unhandled", "dispatch", "refusal", "receiver", "misuse"],

@@ -27,6 +27,7 @@ from roovet_webhooks import (
     verify,
 )
 from roovet_webhooks import asgi as starlette_adapter
+from roovet_webhooks import aws as aws_adapter
 from roovet_webhooks import django as django_adapter
 from roovet_webhooks import flask as flask_adapter
 from roovet_webhooks.explain import explain
@@ -198,6 +199,8 @@ MOUNTS: dict[str, Callable[[Any], object]] = {
     "@verified_webhook(receiver) ": flask_adapter.verified_webhook,
     'path("webhooks/roovet", dispatch_view(receiver))': django_adapter.dispatch_view,
     "@verified_webhook(receiver)  ": django_adapter.verified_webhook,
+    "handler = webhook_handler(receiver)": aws_adapter.webhook_handler,
+    "@verified_webhook(receiver)   ": aws_adapter.verified_webhook,
 }
 
 

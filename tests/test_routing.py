@@ -128,7 +128,7 @@ class TestMatching:
         assert repr(router.plan().handlers[0]).endswith("once', ['wallet.*', 'order.*', 'order.created'])")
 
     def test_registering_returns_the_function(self) -> None:
-        assert Router().on("a")(fulfil) is fulfil
+        assert Router().on("a.b")(fulfil) is fulfil
 
     def test_a_plan_without_handlers_is_empty(self) -> None:
         router = Router()
@@ -177,11 +177,11 @@ class TestRefusedRegistrations:
 
     def test_two_handlers_of_one_name(self) -> None:
         router = Router()
-        router.on("a", name="book")(fulfil)
+        router.on("a.b", name="book")(fulfil)
         with pytest.raises(
             ConfigurationError, match=r"two handlers have the name 'book': <function fulfil.*<function audit"
         ):
-            router.on("b", name="book")(audit)
+            router.on("b.b", name="book")(audit)
 
     def test_two_functions_defined_under_one_name(self) -> None:
         router = Router()
@@ -191,9 +191,9 @@ class TestRefusedRegistrations:
 
             return handler
 
-        router.on("a")(define())
+        router.on("a.b")(define())
         with pytest.raises(ConfigurationError, match="two handlers have the name"):
-            router.on("a")(define())
+            router.on("a.b")(define())
 
     def test_two_fallbacks(self) -> None:
         router = Router()
@@ -210,7 +210,7 @@ class TestRefusedRegistrations:
 
         for function in (generator, async_generator, functools.partial(generator)):
             with pytest.raises(ConfigurationError, match="has a 'yield'"):
-                Router().on("a", name="x")(function)
+                Router().on("a.b", name="x")(function)
 
     @pytest.mark.parametrize(
         "function",
@@ -219,18 +219,18 @@ class TestRefusedRegistrations:
     )
     def test_parameters_that_no_event_fits(self, function: Any) -> None:  # noqa: ANN401 - mistakes on purpose
         with pytest.raises(ConfigurationError, match=r"must take \(event\) or \(event, delivery\)"):
-            Router().on("a")(function)
+            Router().on("a.b")(function)
 
     def test_what_cannot_be_called(self) -> None:
         with pytest.raises(ConfigurationError, match="a handler must be a function, not 5"):
-            Router().on("a", name="x")(cast("Any", 5))
+            Router().on("a.b", name="x")(cast("Any", 5))
 
     def test_a_partial_needs_a_name(self) -> None:
         function = functools.partial(lambda client, event: None, "client")
         with pytest.raises(ConfigurationError, match="has no name of its own; give it one"):
-            Router().on("a")(function)
+            Router().on("a.b")(function)
         router = Router()
-        router.on("a", name="fulfil")(function)
+        router.on("a.b", name="fulfil")(function)
         assert router.plan().handlers[0].name == "fulfil"
         with pytest.raises(ConfigurationError, match="no name of its own"):
             router.fallback(function)
@@ -353,16 +353,16 @@ class TestInclude:
 
     def test_names_in_conflict(self) -> None:
         inner, router = Router(), Router()
-        inner.on("a", name="book")(fulfil)
-        router.on("a", name="book")(audit)
+        inner.on("a.b", name="book")(fulfil)
+        router.on("a.b", name="book")(audit)
         with pytest.raises(ConfigurationError, match="two handlers have the name 'book'"):
             router.include(inner)
         assert [handler.function for handler in router.plan().handlers] == [audit]
 
     def test_the_same_function_in_two_routers(self) -> None:
         inner, router = Router(), Router()
-        inner.on("a")(fulfil)
-        router.on("b")(fulfil)
+        inner.on("a.b")(fulfil)
+        router.on("b.b")(fulfil)
         with pytest.raises(ConfigurationError, match="two handlers have the name"):
             router.include(inner)
 
@@ -395,9 +395,9 @@ class TestLateRegistration:
         receiver.on("*")(other)
         assert receiver.receive(request_of()).status == 200
         late: list[Callable[[], object]] = [
-            lambda: receiver.on("x")(audit),
-            lambda: router.on("x")(audit),
-            lambda: inner.on("x")(audit),
+            lambda: receiver.on("x.b")(audit),
+            lambda: router.on("x.b")(audit),
+            lambda: inner.on("x.b")(audit),
             lambda: inner.on(Settled)(fulfil),
             lambda: inner.fallback(audit),
             lambda: inner.on_error(cast("Any", audit)),
@@ -414,4 +414,4 @@ class TestLateRegistration:
         router.freeze("one")
         router.freeze("two")
         with pytest.raises(LateRegistrationError, match="'one'"):
-            router.on("a")(fulfil)
+            router.on("a.b")(fulfil)

@@ -16,9 +16,9 @@ from roovet_webhooks.django.inbox import DjangoInbox
 from roovet_webhooks.django.project_checks import MARK
 from roovet_webhooks.django.tables import NOT_INSTALLED
 from roovet_webhooks.errors import BodyAlreadyRead, ConfigurationError, IncompleteBody, WebhookError
+from roovet_webhooks.handler_types import innermost
 from roovet_webhooks.messages import WebhookRequest, WebhookResponse, error_response
 from roovet_webhooks.misuse import check_receiver
-from roovet_webhooks.routing import innermost
 from roovet_webhooks.tenants import SECRET_VARIABLE
 from roovet_webhooks.wsgi import CHUNK_BYTES, request_of, response_headers
 

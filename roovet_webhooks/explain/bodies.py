@@ -17,7 +17,7 @@ from roovet_webhooks.explain.encodings import from_base64
 from roovet_webhooks.explain.forms import HUGE, LARGE, MAX_MADE, Document
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 
 _BEST = 2  # what a head of gzip says of level 9
@@ -194,9 +194,27 @@ def _in_base64(raw: bytes) -> Iterator[Variant]:
 
 def _reserialized(document: Document) -> Iterator[Variant]:
     for text, words in document.forms():
-        form = ", ".join(words)
-        message = f"what was signed is the same JSON, written otherwise: {form}"
-        yield _variant(text, "body_reserialized", message, any_end=True, form=form)
+        yield Variant(b"", text.rstrip(_WHITE), b"", reserialized(document, words), any_end=True)
+
+
+_MADE_BY = {
+    "jsonb": "; the body here is as PostgreSQL's jsonb writes it",
+    "sort_keys": "; the keys of the body here are sorted",
+}
+
+
+def reserialized(document: Document, words: Sequence[str]) -> Finding:
+    """Return what it means that the same JSON was signed in another form.
+
+    Args:
+        document: The body that is held.
+        words: How the signed one is written.
+    """
+    form, via = ", ".join(words), document.made_by
+    message = f"what was signed is the same JSON, written otherwise: {form}"
+    if via is None:
+        return finding("body_reserialized", message, form=form)
+    return finding("body_reserialized", message + _MADE_BY[via], form=form, via=via)
 
 
 # Compression

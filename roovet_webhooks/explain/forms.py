@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from itertools import accumulate
+from contextlib import suppress
+from itertools import accumulate, permutations
 from typing import TYPE_CHECKING, Literal, NamedTuple, cast
 
 import msgspec
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 LARGE = 16_384
 HUGE = 262_144
 MAX_MADE = 1_048_576
+# Of an object with so many keys, in so many bytes, every order is tried: 720 orders in about 15 ms.
+MOST_KEYS = 6
+SMALL = 2048
 
 _BOM = b"\xef\xbb\xbf"
 _UNREAD: object = object()
@@ -58,6 +62,37 @@ class Document:
         """Whether it can be read at all; what is nested too deep cannot."""
         self._read()
         return self._valid
+
+    @property
+    def made_by(self) -> Literal["jsonb", "sort_keys"] | None:
+        """What has written it, as far as the order of its keys shows; ``None`` where that may be what was signed."""
+        names = [] if (fields := self._fields()) is None else list(fields)
+        if len(names) < 2 or names[:3] == ["event", "id", "ts"]:  # noqa: PLR2004 - one name is in every order
+            return None
+        if names == sorted(names, key=_as_jsonb) and b'": ' in self._raw:
+            return "jsonb"
+        return "sort_keys" if names == sorted(names) else None
+
+    def _fields(self) -> dict[str, object] | None:
+        value = self._read()
+        return cast("dict[str, object]", value) if isinstance(value, dict) else None
+
+    def orders(self) -> Iterator[Form]:
+        """Return an object with its keys in every other order, where they are few and the body is small."""
+        fields = self._fields()
+        if fields is None or not 1 < len(fields) <= MOST_KEYS or len(self._raw) > SMALL:
+            return
+        with suppress(RecursionError):  # as in forms
+            yield from self._orders(fields)
+
+    @staticmethod
+    def _orders(fields: dict[str, object]) -> Iterator[Form]:
+        for order in permutations(fields):
+            compact = _compact({name: fields[name] for name in order}, large=False)
+            for place, (text, words) in enumerate(compact):
+                yield Form(text, (*words, f"keys in the order {', '.join(order)}"))
+                if not place:
+                    yield Form(_spaced(text, 0), ("spaced", *words[1:], f"keys in the order {', '.join(order)}"))
 
     @property
     def time(self) -> int | None:
@@ -134,9 +169,26 @@ def _reordered(value: object, *, large: bool) -> Iterator[Form]:
             yield Form(text, (*words, "keys sorted"))
     if isinstance(value, dict) and not large:
         fields = cast("dict[str, object]", value)
+        for text, words in _compact(_jsonb(fields), large=large):
+            yield Form(text, (*words, "keys by length, as PostgreSQL's jsonb has them"))
         documented = {name: fields[name] for name in ("event", "id", "ts") if name in fields} | fields
         for text, words in _compact(documented, large=large):
             yield Form(text, (*words, "event, id and ts first"))
+
+
+def _as_jsonb(name: str) -> tuple[int, bytes]:
+    encoded = name.encode("utf-8", "surrogatepass")
+    return len(encoded), encoded
+
+
+def _jsonb(value: object) -> object:
+    """Return a value with the keys of its objects in the order that PostgreSQL's jsonb gives them."""
+    if isinstance(value, dict):
+        fields = cast("dict[str, object]", value)
+        return {name: _jsonb(fields[name]) for name in sorted(fields, key=_as_jsonb)}
+    if isinstance(value, list):
+        return [_jsonb(item) for item in cast("list[object]", value)]
+    return value
 
 
 def _spaced(text: bytes, indent: int) -> bytes:

@@ -11,7 +11,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
 from roovet_webhooks.diagnosis import Finding, finding
-from roovet_webhooks.explain.bodies import end_finding, ends_of, variants
+from roovet_webhooks.explain.bodies import end_finding, ends_of, reserialized, variants
 from roovet_webhooks.explain.forms import HUGE, Document
 from roovet_webhooks.mac import OTHERS
 from roovet_webhooks.signature import DIGEST_BYTES, TRUNCATED_DIGEST_BYTES
@@ -73,6 +73,7 @@ class Search:
         steps = [self._other_algorithms()]
         if self._digests:
             steps += [self._bodies(), self._near_keys(), self._body_alone(), self._joined(), self._other_times()]
+            steps.append(self._orders())
         return next(chain.from_iterable(steps), None)
 
     def _agreed(self, mac: HMAC) -> int | None:
@@ -109,6 +110,14 @@ class Search:
                             if end != variant.end and not variant.any_end:
                                 findings.append(end_finding(variant.end, end))
                             yield Match(key, tuple(findings), length, literal)
+
+    def _orders(self) -> Iterator[Match]:
+        """Return matches of the same JSON with its keys in another order than the usual ones."""
+        for text, words in self.document.orders():
+            for key in self._keys:
+                for literal in self._reading.literals:
+                    if (length := self._agreed(self._over(key, literal, b".", text))) is not None:
+                        yield Match(key, (reserialized(self.document, words),), length, literal)
 
     def _near_keys(self) -> Iterator[Match]:
         for key in self._keys:

@@ -209,6 +209,7 @@ _Near: TypeAlias = "tuple[bytes, str, str, dict[str, object]]"
 
 def _near(value: bytes, *, thorough: bool) -> Iterator[_Near]:
     yield from _split(value)
+    yield from _prefixed(value)
     yield from _decoded(value)
     if not _PRINTABLE.fullmatch(value):
         yield from _encoded(value)
@@ -221,6 +222,15 @@ def _split(value: bytes) -> Iterator[_Near]:
         message = "the digest is that of one of the secrets that stand in {}, with commas between them"
         for place, part in enumerate(parts, start=1):
             yield part, "secrets_joined", message, {"place": place, "count": len(parts)}
+
+
+def _prefixed(value: bytes) -> Iterator[_Near]:
+    if value.startswith(_PREFIX):
+        message = "the digest is that of {} without its prefix whsec_, which the sender leaves out"
+        yield value.removeprefix(_PREFIX), "secret_without_prefix", message, {"where": "at the sender"}
+    else:
+        message = "the digest is that of {} with whsec_ before it, which is missing here"
+        yield _PREFIX + value, "secret_without_prefix", message, {"where": "here"}
 
 
 def _decoded(value: bytes) -> Iterator[_Near]:
