@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 import secrets
 import threading
@@ -20,7 +21,7 @@ from roovet_webhooks.sandbox.database import Database, account, api_key, endpoin
 from roovet_webhooks.sandbox.rates import RateLimit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
     from pathlib import Path
 
     from sqlalchemy import Connection
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 RETRIES = RetryPolicy(first=1.0, factor=2.0, most=300.0, max_attempts=8)
 """When a message is sent again, all assumed: the vendor documents no retries."""
 
+_JITTER = 0.2  # of each wait
 _URL = re.compile(r"https?://[^\s/?#@]+([/?][^\s#]*)?", re.IGNORECASE)
 
 
@@ -224,6 +226,28 @@ class Sandbox:
             if not outbox.resend_event(connection, number, self.clock.milliseconds()):
                 message = f"there is no event {number}"
                 raise LookupError(message)
+
+    def due(self, *, limit: int = 100, without: Collection[int] = ()) -> list[DueMessage]:
+        """Return messages that are due, the oldest first.
+
+        Args:
+            limit: How many at most.
+            without: Numbers of messages that are being sent.
+        """
+        with self.database.begin() as connection:
+            return outbox.due_messages(connection, self.clock.milliseconds(), limit=limit, without=without)
+
+    def settle(self, due: DueMessage, result: Result) -> None:
+        """Write down what came of an attempt, and when the next one is."""
+        delay = None
+        if self.retry is not None and not result.delivered:
+            delay = self.retry.after_failure(failures=due.attempt, crashes=0)
+        if delay is not None:
+            delay *= 1 + _JITTER * (2 * random.random() - 1)  # noqa: S311 - jitter
+        with self.database.begin() as connection:
+            outbox.settle(connection, due.id, result, now=self.clock.milliseconds(), delay=delay)
+        if self.on_sent is not None:
+            self.on_sent(due, result, delay)
 
     def deliveries(self, *, limit: int = 100, before: int | None = None) -> list[dict[str, Any]]:
         """Return what was sent and is to be sent, the newest first, each with its attempts.

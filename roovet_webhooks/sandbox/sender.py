@@ -6,15 +6,14 @@ retries, so these are assumed, and can be switched off.
 
 from __future__ import annotations
 
-import random
 import time
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import anyio
 import httpx2
 
 from roovet_webhooks import __version__
-from roovet_webhooks.sandbox import outbox
 from roovet_webhooks.sandbox.outbox import Result
 from roovet_webhooks.signing import Signer
 
@@ -33,7 +32,6 @@ _PIECES = 8
 _WRONG_SECRET = "whsec_of_somebody_else_000000000000"  # noqa: S105 - wrong on purpose
 _TRUNCATED_DIGITS = 32
 _BUSY, _IDLE = 0.001, 0.05  # seconds until the outbox is looked at again
-_JITTER = 0.2
 
 
 class Transmission(NamedTuple):
@@ -156,19 +154,14 @@ class Sender:
         if room <= 0:
             return []
 
-        def read() -> list[DueMessage]:
-            with self._sandbox.database.begin() as connection:
-                now = self._sandbox.clock.milliseconds()
-                return outbox.due_messages(connection, now, limit=room, without=self._under_way)
-
-        due = await anyio.to_thread.run_sync(read)
+        due = await anyio.to_thread.run_sync(partial(self._sandbox.due, limit=room, without=self._under_way))
         self._under_way.update(message.id for message in due)
         return due
 
     async def _attempt(self, client: httpx2.AsyncClient, due: DueMessage) -> None:
         try:
             result = await self.send(client, due)
-            await anyio.to_thread.run_sync(self._settle, due, result)
+            await anyio.to_thread.run_sync(self._sandbox.settle, due, result)
         finally:
             self._under_way.discard(due.id)
 
@@ -200,14 +193,3 @@ class Sender:
         content = transmission.body if whole else _body_of(transmission)
         response = await client.post(url, content=content, headers=headers)
         return response.status_code
-
-    def _settle(self, due: DueMessage, result: Result) -> None:
-        delay = None
-        if self._sandbox.retry is not None:
-            delay = self._sandbox.retry.after_failure(failures=due.attempt, crashes=0)
-        if delay is not None:
-            delay *= 1 + _JITTER * (2 * random.random() - 1)  # noqa: S311 - jitter
-        with self._sandbox.database.begin() as connection:
-            outbox.settle(connection, due.id, result, now=self._sandbox.clock.milliseconds(), delay=delay)
-        if self._sandbox.on_sent is not None:
-            self._sandbox.on_sent(due, result, None if result.delivered else delay)

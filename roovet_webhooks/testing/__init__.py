@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from roovet_webhooks.testing.records import Recorded as Recorded
     from roovet_webhooks.testing.records import Rejection as Rejection
     from roovet_webhooks.testing.records import recording as recording
+    from roovet_webhooks.testing.sandbox import LocalRoovet as LocalRoovet
     from roovet_webhooks.testing.sender import Roovet as Roovet
     from roovet_webhooks.testing.sender import Tampered as Tampered
     from roovet_webhooks.testing.signed import SignedRequest as SignedRequest
@@ -30,6 +31,7 @@ _HOMES = {
     "Clock": "fixed",
     "FORGERIES": "forgeries",
     "Forgery": "forgeries",
+    "LocalRoovet": "sandbox",
     "NOW": "fixed",
     "PATH": "fixed",
     "Record": "records",

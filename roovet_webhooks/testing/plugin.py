@@ -1,6 +1,7 @@
-"""The pytest plugin: the fixtures ``roovet`` and ``tampered``. Installed with the package, as ``roovet_webhooks``.
+"""The pytest plugin: the fixtures ``roovet``, ``roovet_sandbox`` and ``tampered``.
 
-Imports next to nothing: what a fixture needs is loaded when it is used.
+Installed with the package, as ``roovet_webhooks``. Imports next to nothing: what a fixture needs is loaded when it
+is used.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
     from roovet_webhooks.testing.forgeries import Forgery
+    from roovet_webhooks.testing.sandbox import LocalRoovet
     from roovet_webhooks.testing.sender import Roovet, Tampered
 
 
@@ -62,6 +64,18 @@ def roovet(roovet_secret: str, roovet_path: str) -> Iterator[Roovet]:
 
     with Roovet(secret=roovet_secret, path=roovet_path) as sender:
         yield sender
+
+
+@pytest.fixture
+def roovet_sandbox(roovet: Roovet) -> Iterator[LocalRoovet]:
+    """Roovet with its API, on the clock and secret of `roovet`: forward(client), checkout(), deliver(), client.
+
+    Needs the extra ``sandbox``.
+    """
+    from roovet_webhooks.testing.sandbox import LocalRoovet  # noqa: PLC0415 - see the module
+
+    with LocalRoovet(secret=roovet.secret, path=roovet.path, clock=roovet.clock) as local:
+        yield local
 
 
 @pytest.fixture

@@ -37,7 +37,7 @@ class ApiClient:
     ) -> tuple[int, Any]:
         """Make a request, and return the status and the JSON of its answer."""
         path, _, query = path.partition("?")
-        pairs = [tuple(pair.split("=", 1)) for pair in query.split("&") if pair]
+        pairs = [(name, value) for name, _, value in (pair.partition("=") for pair in query.split("&") if pair)]
         sent = {"authorization": f"Bearer {self.key}", "content-type": "application/json", **(headers or {})}
         content = raw if raw is not None else b"" if body is None else json.dumps(body).encode()
         self.last = self.sandbox.answer(ApiRequest(method, path, pairs, sent, content))

@@ -217,6 +217,7 @@ class TestRateLimit:
             assert (headers["X-RateLimit-Limit"], headers["X-RateLimit-Remaining"]) == ("60", str(remaining))
             assert headers["X-RateLimit-Reset"] == str(int(NOW) + 60)
         assert api.refused("GET", "/api/wallet/balance") == (429, "rate_limited", None)
+        assert api.last is not None
         assert dict(api.last.headers)["Retry-After"] == "60"
         another = ApiClient(sandbox, sandbox.create_key())
         another.get("/api/wallet/balance")

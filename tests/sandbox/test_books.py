@@ -26,7 +26,7 @@ class ApiMachine(RuleBasedStateMachine):
     def start(self) -> None:
         self.sandbox = Sandbox(clock=SandboxClock(lambda: NOW), rate_limit=1_000_000)
         self.users = [ApiClient(self.sandbox, self.sandbox.create_key(user_id=name)) for name in ("user_1", "user_42")]
-        self.repeats: dict[tuple[int, str], object] = {}
+        self.repeats: dict[tuple[int, str], tuple[object, object]] = {}
 
     def teardown(self) -> None:
         if hasattr(self, "sandbox"):
@@ -56,9 +56,9 @@ class ApiMachine(RuleBasedStateMachine):
         body = {"to": ["user_42", "user_1"][user], "amount": amount}
         request = (user, "/api/wallet/transfer", body, {"idempotency-key": key})
         answers = self.at_once([request] * copies)
-        first = self.repeats.setdefault((user, key), (body, answers[0]))
+        sent, answered = self.repeats.setdefault((user, key), (body, answers[0]))
         for answer in answers:
-            assert answer == first[1] if body == first[0] else answer[0] == 409  # type: ignore[index] - a pair
+            assert answer == answered if body == sent else answer[0] == 409
 
     @rule(target=carts, user=st.integers(0, 1), product=PRODUCTS, quantity=st.integers(1, 3))
     def fill(self, user: int, product: str, quantity: int) -> tuple[int, str]:
