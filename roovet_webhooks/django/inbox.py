@@ -22,12 +22,13 @@ from roovet_webhooks.inbox.backlog import Backlog
 from roovet_webhooks.inbox.changes import milliseconds
 from roovet_webhooks.inbox.codec import Bodies
 from roovet_webhooks.inbox.history import History, check_record_errors
-from roovet_webhooks.inbox.keeper import Keeper, Watch, expiries, tell_of_reaped
+from roovet_webhooks.inbox.keeper import Keeper, Watch, expiries, tell_of_purged, tell_of_reaped
 from roovet_webhooks.inbox.options import check_numbers, new_owner
 from roovet_webhooks.inbox.protocol import Claim, Claimed, Outcome, State, Stored, Verdict
 from roovet_webhooks.inbox.records import AttemptOutcome, Health
 from roovet_webhooks.inbox.rows import heartbeats, lost
 from roovet_webhooks.inbox.threads import kind_of_threads
+from roovet_webhooks.inbox.trusted_time import TrustedTime
 from roovet_webhooks.retry import DAY
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class _Process(NamedTuple):
     kind: object
     owner: str
     watch: Watch
+    time: TrustedTime
     keeper: Keeper
 
 
@@ -132,7 +134,8 @@ class DjangoInbox:
 
     def _new_process(self) -> _Process:
         keeper = Keeper(_Kept(self), self.lease, self._moment)
-        return _Process(os.getpid(), kind_of_threads(), new_owner(), Watch(self.lease), keeper)
+        time = TrustedTime()
+        return _Process(os.getpid(), kind_of_threads(), new_owner(), Watch(self.lease), time, keeper)
 
     def _moment(self) -> float:
         """Return monotonic seconds."""
@@ -179,6 +182,7 @@ class DjangoInbox:
         too_old = delivery.event.ts < delivery.received_at - self._remember
         look = self._backlog.is_time_to_look(delivery.endpoint, workers_needed=not claim)
         claims = self._claims
+        self._here().time.prove(values["received_at"], self._moment())
 
         def store(now: int) -> Stored:
             if look:
@@ -404,6 +408,7 @@ class DjangoInbox:
         claims, watch, held = self._claims, self._here().watch, self._here().keeper.holding()
 
         def reap(now: int) -> Sequence[tuple[int, bool]]:
+            self._here().time.look(now, self._moment())
             rows = ledger.overdue(claims, self._policies.keys(), now)
             moment, history = self._moment(), claims.history
             return ledger.free(
@@ -466,8 +471,15 @@ class DjangoInbox:
 
     def tidy(self) -> Purged:
         """Erase what has been kept long enough; see `DurableInbox.tidy`."""
-        remember = milliseconds(self._remember)
-        return ledger.tidy(self._claims, self._database.run, retain_body=self._retain_body, remember=remember)
+        claims, time = self._claims, self._here().time
+        received_at, now = self._database.run(lambda now: ledger.newest(claims, now))
+        if received_at is not None:
+            time.prove(received_at, self._moment())
+        now = time.now(now, self._moment())
+        bodies_before, records_before = now - self._retain_body, now - milliseconds(self._remember)
+        purged = ledger.tidy(claims, self._database.run, bodies_before=bodies_before, records_before=records_before)
+        tell_of_purged(purged)
+        return purged
 
     def faults(self) -> Sequence[Fault]:
         """Return what about the database endangers what the inbox holds."""

@@ -12,6 +12,7 @@ from roovet_webhooks.django.claims import columns_of
 from roovet_webhooks.django.tables import tables
 from roovet_webhooks.inbox import changes
 from roovet_webhooks.inbox.backlog import HEARTBEAT_IS_OLD
+from roovet_webhooks.inbox.keeper import TIDYINGS
 from roovet_webhooks.inbox.protocol import State
 from roovet_webhooks.inbox.records import MOST_REASONS, Purged, Stats
 from roovet_webhooks.inbox.rows import Found, not_found, record_of, worker_of
@@ -253,24 +254,32 @@ def free(claims: Claims, expiries: Iterable[Expiry]) -> list[tuple[int, bool]]:
     return freed
 
 
-def tidy(claims: Claims, run: Callable[[Callable[[int], int]], int], *, retain_body: int, remember: int) -> Purged:
-    """Erase what has been kept long enough, in transactions so small that they hold nobody up.
+def newest(claims: Claims, now: int) -> tuple[int | None, int]:
+    """Return when the last delivery was received, and what time it is, in milliseconds."""
+    return claims.rows().order_by("-id").values_list("received_at", flat=True).first(), now
+
+
+def tidy(
+    claims: Claims, run: Callable[[Callable[[int], int]], int], *, bodies_before: int, records_before: int
+) -> Purged:
+    """Erase what has been kept long enough, in small transactions that hold nobody up, and not in too many of them.
 
     Args:
         claims: Where.
         run: Carries work out in a transaction.
-        retain_body: Milliseconds for which bodies of done deliveries are kept.
-        remember: Milliseconds for which records of ended deliveries are kept.
+        bodies_before: Bodies of deliveries that were received and done before are erased; milliseconds.
+        records_before: Records of deliveries that were received and ended before are removed; milliseconds.
     """
 
-    def bodies(now: int) -> int:
+    def bodies(_now: int) -> int:
         # Not has_body=True, of which Django makes a condition that no index of SQLite's serves.
-        rows = claims.rows().filter(has_body__in=[True], state=State.DONE.value, finished_at__lt=now - retain_body)
+        done = claims.rows().filter(has_body__in=[True], state=State.DONE.value)
+        rows = done.filter(finished_at__lt=bodies_before, received_at__lt=bodies_before)
         return rows.filter(id__in=_some(rows)).update(**columns_of(changes.purged(State.DONE)))
 
-    def tombstones(now: int) -> int:
+    def tombstones(_now: int) -> int:
         # What has not ended has not finished; said of the state, SQLite would look at all that have ended.
-        rows = claims.rows().filter(finished_at__lt=now - remember)
+        rows = claims.rows().filter(finished_at__lt=records_before, received_at__lt=records_before)
         numbers = _some(rows)
         claims.handled().filter(delivery__in=numbers).delete()
         return rows.filter(id__in=numbers).delete()[0]
@@ -284,6 +293,9 @@ def _some(rows: Rows) -> list[int]:
 
 def _repeated(run: Callable[[Callable[[int], int]], int], work: Callable[[int], int]) -> int:
     total = 0
-    while changed := run(work):
+    for _ in range(TIDYINGS):
+        changed = run(work)
         total += changed
+        if not changed:
+            break
     return total

@@ -22,9 +22,12 @@ if TYPE_CHECKING:
     from roovet_webhooks.inbox.changes import Values
     from roovet_webhooks.inbox.history import History
     from roovet_webhooks.inbox.protocol import Claim
+    from roovet_webhooks.inbox.records import Purged
     from roovet_webhooks.retry import RetryPolicy
 
-TIDY_EVERY = 3600.0
+TIDY_EVERY = 60.0
+# Transactions of one tidying, at most: what a clock erases that is wrong in spite of all has a bound, and can be seen.
+TIDYINGS = 20
 CLOSING = 10.0  # seconds
 # Whoever has a longer lease renews it three times in its own time: one of up to thirty times ours is safe from us.
 PATIENCE_WHERE_FAR = 10
@@ -121,6 +124,12 @@ def tell_of_reaped(freed: Iterable[tuple[int, bool]]) -> None:
     """Tell which claims have run out, and which deliveries are dead of it."""
     for number, dead in freed:
         telemetry.tell("inbox.poisoned" if dead else "inbox.lease_expired", number=number)
+
+
+def tell_of_purged(purged: Purged) -> None:
+    """Log what a tidying has erased."""
+    if purged.bodies or purged.tombstones:
+        telemetry.tell("inbox.pruned", bodies=purged.bodies, records=purged.tombstones)
 
 
 class Kept(Protocol):

@@ -110,6 +110,16 @@ EVENTS: Mapping[str, LogEvent] = {
     "inbox.poisoned": LogEvent(
         "error", "a delivery has taken its process with it once too often, and is dead", ("number",), verified=False
     ),
+    "inbox.pruned": LogEvent(
+        "info", "what has been kept long enough was erased", ("bodies", "records"), verified=False
+    ),
+    "inbox.clock_doubted": LogEvent(
+        "warning",
+        "the clock is over a day ahead of the newest delivery; nothing is erased by it until it has kept step with "
+        "monotonic time for an hour",
+        ("ahead",),
+        verified=False,
+    ),
     "inbox.keeper_failed": LogEvent(
         "error",
         "claims could not be renewed, or nothing could be tidied, for now; told once an outage",
@@ -197,6 +207,9 @@ FIELDS: Mapping[str, Field] = {
     "grace": Field("seconds that they have to end"),
     "released": Field("how many were given back to the inbox"),
     "count": Field("how many deliveries"),
+    "bodies": Field("how many bodies of done deliveries were erased"),
+    "records": Field("how many records of ended deliveries were removed"),
+    "ahead": Field("seconds by which the clock is ahead of the newest delivery"),
     "seconds": Field("how long it lasted"),
     "engine": Field("name of the engine"),
 }

@@ -665,12 +665,20 @@ class Machine(RuleBasedStateMachine):
     @rule(process=picks)
     def tidy(self, process: int) -> None:
         self._process(process).inbox.tidy()
-        now = self.world.wall
+        # It may erase less, where the clock has jumped.
+        now, records = self.world.wall, self._records()
         for identity, row in list(self.rows.items()):
-            if row.finished_at is not None and row.finished_at < now - REMEMBER:
+            record = records.get(identity)
+            ended = None if row.finished_at is None else max(row.finished_at, row.received_at)
+            if record is None:
+                assert ended is not None
+                assert ended < now - REMEMBER, "1. What was acknowledged is remembered"
                 del self.rows[identity]
                 self.acknowledged.pop(identity, None)
-            elif row.state is State.DONE and row.finished_at is not None and row.finished_at < now - RETAIN:
+            elif record.purged and row.body:
+                assert row.state is State.DONE
+                assert ended is not None
+                assert ended < now - RETAIN
                 row.body = False
 
     # What must hold at every moment

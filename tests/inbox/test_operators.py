@@ -340,6 +340,75 @@ class TestTidy:
         assert inbox.tidy() == Purged(bodies=0, tombstones=0)
 
 
+class TestAClockThatIsAhead:
+    """A worker whose clock is ahead for a moment must not erase the memory of what was done."""
+
+    def tidied(self, inbox: Any) -> Purged:  # noqa: ANN401 - a DurableInbox
+        given(inbox.reap())
+        return inbox.tidy()
+
+    @pytest.mark.parametrize("begins", ["before", "then"])
+    def test_it_erases_nothing(self, durable: World, begins: str, caplog: pytest.LogCaptureFixture) -> None:
+        inbox = durable.process()
+        delivery = ended(durable, inbox, Outcome.HANDLED)
+        other = durable.process() if begins == "before" else None
+        if other is not None:
+            self.tidied(other)
+            durable.elapse(3600)
+            self.tidied(other)
+        durable.jump(40 * DAY)
+        other = other or durable.process()
+        for _ in range(3):
+            assert self.tidied(other) == Purged(bodies=0, tombstones=0)
+            durable.elapse(60)
+        assert caplog.text.count("inbox.clock_doubted") == 1
+        durable.jump(-40 * DAY)
+        assert self.tidied(other) == Purged(bodies=0, tombstones=0)
+        assert given(inbox.store(delivery, claim=False)).verdict is Verdict.DUPLICATE
+
+    def test_it_is_believed_when_it_has_kept_step_for_long(
+        self, durable: World, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level("INFO")
+        ended(durable, durable.process(), Outcome.HANDLED)
+        durable.elapse(40 * DAY)  # and nothing comes
+        other = durable.process()
+        assert self.tidied(other) == Purged(bodies=0, tombstones=0)
+        durable.elapse(3600)
+        assert self.tidied(other) == Purged(bodies=1, tombstones=1)
+        assert "inbox.pruned bodies=1 records=1" in caplog.text
+
+    def test_what_the_record_proves_is_erased_at_once(self, durable: World) -> None:
+        inbox = durable.process()
+        ended(durable, inbox, Outcome.HANDLED)
+        durable.elapse(40 * DAY)
+        given(inbox.store(durable.delivery(), claim=False))
+        assert self.tidied(durable.process()) == Purged(bodies=1, tombstones=1)
+
+    def test_what_a_clock_in_the_past_has_ended_is_remembered(self, durable: World) -> None:
+        inbox = durable.process()
+        delivery = durable.delivery()
+        claim = claimed(inbox, delivery)
+        durable.jump(-50 * DAY)
+        given(inbox.complete(claim, Outcome.HANDLED))
+        durable.jump(50 * DAY)
+        assert self.tidied(inbox) == Purged(bodies=0, tombstones=0)
+        assert given(inbox.store(delivery, claim=False)).verdict is Verdict.DUPLICATE
+
+    def test_so_much_at_a_time_and_no_more(self, durable: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        from roovet_webhooks.django import ledger as djangos  # noqa: PLC0415 - only databases have one
+        from roovet_webhooks.inbox.sql import ledger  # noqa: PLC0415 - likewise
+
+        for each in (ledger, djangos):
+            monkeypatch.setattr(each, "TIDIED_AT_ONCE", 1)
+            monkeypatch.setattr(each, "TIDYINGS", 2)
+        inbox = durable.process(retain_body=10)
+        for _ in range(3):
+            ended(durable, inbox, Outcome.HANDLED)
+        durable.elapse(11)
+        assert [inbox.tidy().bodies for _ in range(3)] == [2, 1, 0]
+
+
 def test_a_healthy_store_has_no_fault(database: SQLWorld) -> None:
     assert database.process().fault() is None
 

@@ -17,7 +17,7 @@ from roovet_webhooks.inbox.backlog import Backlog
 from roovet_webhooks.inbox.changes import milliseconds
 from roovet_webhooks.inbox.codec import Bodies
 from roovet_webhooks.inbox.history import History, check_record_errors
-from roovet_webhooks.inbox.keeper import Keeper, Watch, expiries, tell_of_reaped
+from roovet_webhooks.inbox.keeper import Keeper, Watch, expiries, tell_of_purged, tell_of_reaped
 from roovet_webhooks.inbox.options import check_numbers, new_owner
 from roovet_webhooks.inbox.records import AttemptOutcome, Health
 from roovet_webhooks.inbox.rows import heartbeats, lost
@@ -30,6 +30,7 @@ from roovet_webhooks.inbox.sql.schema import BY_CLAIM, CLAIMED, delivery, versio
 from roovet_webhooks.inbox.sql.transactions import check_held, record_success, transaction
 from roovet_webhooks.inbox.sql.urls import store_of
 from roovet_webhooks.inbox.threads import kind_of_threads
+from roovet_webhooks.inbox.trusted_time import TrustedTime
 from roovet_webhooks.retry import DAY
 
 if TYPE_CHECKING:
@@ -127,6 +128,7 @@ class SQLInbox:
             self._store, self._backlog, self._claimant, remember=self._remember, settle=self._settle
         )
         self._watch = Watch(self.lease)
+        self._time = TrustedTime()
         self._committer = Committer(self._store, self._max_waiting)
         self._keeper = Keeper(self, self.lease, self._moment)
 
@@ -171,6 +173,7 @@ class SQLInbox:
         """Record a delivery; see `Inbox.store`."""
         if self._backlog.is_time_to_look(delivery.endpoint, workers_needed=not claim):
             self._run(self._look)
+        self._time.prove(milliseconds(delivery.received_at), self._moment())
         hold, let_go = self._keeper.hold, self._let_go
         return self._submit(
             self._recorder.recording(delivery, claim=claim, handlers=handlers, hold=hold, let_go=let_go)
@@ -415,6 +418,7 @@ class SQLInbox:
         )
 
         def reap(connection: Connection, now: int) -> Sequence[tuple[int, bool]]:
+            self._time.look(now, self._moment())
             too_far = now + 2 * self._claimant.lease
             wrong = or_(_c.lease_until < now, _c.lease_until > too_far)
             claims = select(*columns).where(CLAIMED, wrong, statements.plain(_c.endpoint).in_(list(self._policies)))
@@ -508,7 +512,13 @@ class SQLInbox:
 
     def tidy(self) -> Purged:
         """Erase what has been kept long enough; see `DurableInbox.tidy`."""
-        return ledger.tidy(self._run, retain_body=self._retain_body, remember=self._remember)
+        received_at, now = self._run(ledger.newest).result()
+        if received_at is not None:
+            self._time.prove(received_at, self._moment())
+        now = self._time.now(now, self._moment())
+        purged = ledger.tidy(self._run, bodies_before=now - self._retain_body, records_before=now - self._remember)
+        tell_of_purged(purged)
+        return purged
 
     def missing(self) -> str | None:
         """Say what of it is not there yet, and make nothing: the first use makes it. ``None`` when it is there."""

@@ -8,6 +8,7 @@ from sqlalchemy import and_, delete, func, select, update
 
 from roovet_webhooks.delivery import Identity, id_of
 from roovet_webhooks.inbox import changes
+from roovet_webhooks.inbox.keeper import TIDYINGS
 from roovet_webhooks.inbox.protocol import State
 from roovet_webhooks.inbox.records import MOST_REASONS, Purged, Stats
 from roovet_webhooks.inbox.rows import Found, not_found, record_of
@@ -177,23 +178,29 @@ def purge(connection: Connection, store: Store, number: int) -> None:
     connection.execute(update(delivery).where(_c.id == number).values(values))
 
 
-def tidy(run: Run, *, retain_body: int, remember: int) -> Purged:
-    """Erase what has been kept long enough, in transactions so small that they hold nobody up.
+def newest(connection: Connection, now: int) -> tuple[int | None, int]:
+    """Return when the last delivery was received, and what time it is, in milliseconds."""
+    return connection.execute(select(_c.received_at).order_by(_c.id.desc()).limit(1)).scalar(), now
+
+
+def tidy(run: Run, *, bodies_before: int, records_before: int) -> Purged:
+    """Erase what has been kept long enough, in small transactions that hold nobody up, and not in too many of them.
 
     Args:
         run: Carries work out in a transaction.
-        retain_body: Milliseconds for which bodies of done deliveries are kept.
-        remember: Milliseconds for which records of ended deliveries are kept.
+        bodies_before: Bodies of deliveries that were received and done before are erased; milliseconds.
+        records_before: Records of deliveries that were received and ended before are removed; milliseconds.
     """
 
-    def bodies(connection: Connection, now: int) -> int:
-        done = by_index(select(_c.id).where(DONE, HAS_BODY, _c.finished_at < now - retain_body), BY_BODY)
-        old = done.limit(TIDIED_AT_ONCE)
+    def bodies(connection: Connection, _now: int) -> int:
+        kept_long = _c.finished_at < bodies_before, _c.received_at < bodies_before
+        old = by_index(select(_c.id).where(DONE, HAS_BODY, *kept_long), BY_BODY).limit(TIDIED_AT_ONCE)
         erased = update(delivery).where(_c.id.in_(old), STILL_DONE).values(changes.purged(State.DONE))
         return connection.execute(erased).rowcount
 
-    def tombstones(connection: Connection, now: int) -> int:
-        ended = by_index(select(_c.id).where(ENDED, _c.finished_at < now - remember), BY_END)
+    def tombstones(connection: Connection, _now: int) -> int:
+        kept_long = _c.finished_at < records_before, _c.received_at < records_before
+        ended = by_index(select(_c.id).where(ENDED, *kept_long), BY_END)
         numbers = list(connection.execute(ended.limit(TIDIED_AT_ONCE)).scalars())
         connection.execute(delete(handled).where(handled.c.delivery_id.in_(numbers)))
         return connection.execute(delete(delivery).where(_c.id.in_(numbers), STILL_ENDED)).rowcount
@@ -205,8 +212,11 @@ def _repeated(
     run: Callable[[Callable[[Connection, int], int]], Pending[int]], work: Callable[[Connection, int], int]
 ) -> int:
     total = 0
-    while changed := run(work).result():
+    for _ in range(TIDYINGS):
+        changed = run(work).result()
         total += changed
+        if not changed:
+            break
     return total
 
 
