@@ -44,6 +44,10 @@ CODES: Mapping[str, Code] = {
         "The signing secret is too short to be one.",
         "Copy the whole signing secret from the webhook settings at Roovet.",
     ),
+    "secret_is_placeholder": Code(
+        "The signing secret is a variable that nothing has expanded, or an example of a documentation.",
+        "Have the shell, the template or the deployment fill in the secret from the webhook settings at Roovet.",
+    ),
     "secrets_joined": Code(
         "Several signing secrets stand in one text, with commas between them.",
         "Pass a list of them; only the environment's ROOVET_WEBHOOK_SECRET is split at commas.",

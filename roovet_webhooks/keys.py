@@ -7,6 +7,8 @@ bytes of the text, as PHP's ``hash_hmac`` takes them (vendor document, "Webhooks
 from __future__ import annotations
 
 import functools
+import re
+import sys
 import warnings
 from contextlib import suppress
 from datetime import datetime
@@ -16,6 +18,7 @@ from roovet_webhooks.errors import ConfigurationError, InvalidSecretError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
+    from types import FrameType
 
     from cryptography.hazmat.primitives.hmac import HMAC
 
@@ -27,6 +30,21 @@ RECOMMENDED_SECRET_BYTES = 24
 API_KEY_PREFIX = "rvpk_"
 
 _OURS = f"{__package__}."
+
+# What templates, shells and deployments leave where they do not know a name.
+_PLACEHOLDER = re.compile(
+    rb"""["']?(?:[^$]*\$\{[^}]*\}.*|\$\(?[A-Za-z_]\w*\)?|%[A-Za-z_]\w*%|\{\{.*\}\}|<[^<>]*>)["']?"""
+)
+# What documentations write in place of a secret: with an ellipsis, in words, or crossed out.
+_EXAMPLE = re.compile(
+    rb"(?:whsec_)?(?:[^.]*(?:\.\.\.|\xe2\x80\xa6).*|(?:your|my|change|replace|insert|put)[-_ ]?[a-z_ -]*)|whsec_x{4,}",
+    re.IGNORECASE,
+)
+# Ours begin so. They work, since the tutorials run.
+_OUR_EXAMPLES = b"whsec_example_"
+# Not so random bytes, which may have white space anywhere.
+_TEXT = re.compile(rb"[\0\t\n\v\f\r -~]*")
+_BREAK = re.compile(rb"[\r\n\0]")
 
 _WHERE = "copy the whole signing secret from the webhook settings at Roovet"
 
@@ -95,8 +113,9 @@ class Secret(Unpicklable):
         expires: Until when it is used, likewise; exclusive.
 
     Raises:
-        InvalidSecretError: The value is empty, blank, too short, surrounded by white space or quotes, or
-            is an API key (``rvpk_…``), which signs nothing.
+        InvalidSecretError: The value is empty, blank, too short, surrounded by white space or quotes, has a line break
+            in it, is an unexpanded variable (``${…}``) or an example of a documentation, or is an API key (``rvpk_…``),
+            which signs nothing.
 
     Example:
         >>> Secret("whsec_5f2b8c1e9a7d4036b1c2d3e4", name="2025-11")
@@ -125,15 +144,19 @@ class Secret(Unpicklable):
         # The MAC object that signing.py keys once and copies for each delivery.
         self.keyed: HMAC | None = None
         if len(self._value) < RECOMMENDED_SECRET_BYTES:
-            warnings.warn(
+            warn_caller(
                 f"the signing secret {name!r} has {len(self._value)} bytes; "
-                f"{RECOMMENDED_SECRET_BYTES} or more are recommended",
-                stacklevel=2,
+                f"{RECOMMENDED_SECRET_BYTES} or more are recommended"
             )
 
     def reveal(self) -> bytes:
         """Return the secret's bytes. Keep them out of variables that outlive the call."""
         return self._value
+
+    @property
+    def is_example(self) -> bool:
+        """Whether it is one of the examples of this package's documentation, with which anybody can sign."""
+        return self._value.startswith(_OUR_EXAMPLES)
 
     def active(self, now: float) -> bool:
         """Say whether the secret is used at ``now`` (Unix seconds)."""
@@ -152,6 +175,20 @@ class Secret(Unpicklable):
         return f"Secret(name={self.name!r})"
 
 
+def warn_caller(message: str) -> None:
+    """Warn at the line of the application that led here, however many frames of ours lie between.
+
+    Args:
+        message: The warning, without a secret.
+    """
+    level = 1
+    frame: FrameType | None = sys._getframe()
+    # The standard library's stands between a `with` statement and what it enters.
+    while frame is not None and frame.f_globals.get("__name__", "").startswith((_OURS, "contextlib")):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, stacklevel=level)
+
+
 def encode_secret(value: object) -> bytes:
     """Return the bytes of a secret; empty for what is no text, no bytes, or cannot be encoded."""
     if isinstance(value, bytes):
@@ -165,23 +202,40 @@ def encode_secret(value: object) -> bytes:
     return b""
 
 
+def is_placeholder(encoded: bytes) -> bool:
+    """Return whether a secret is an unexpanded variable, or an example of a documentation."""
+    return _PLACEHOLDER.fullmatch(encoded) is not None or _EXAMPLE.fullmatch(encoded) is not None
+
+
 def _fault(value: object, encoded: bytes) -> str | None:
     """Say what is wrong with a secret, in words that do not contain it; ``None`` when nothing is."""
     if not isinstance(value, str | bytes):
         return f"must be a str or bytes, not {type(value).__name__}; {_WHERE}"
+    text = isinstance(value, str) or _TEXT.fullmatch(encoded) is not None
     quoted = encoded[:1] in {b'"', b"'"} and encoded[:1] == encoded[-1:]
+    blank = "is nothing but bytes of white space; " if isinstance(value, bytes) else "is blank; "
     faults = (
         (not value, "is empty; set ROOVET_WEBHOOK_SECRET or pass the secret; " + _WHERE),
-        (not (encoded and value.strip()), "is blank or not valid text; " + _WHERE),
+        (not encoded, "is not valid text; " + _WHERE),
+        (not value.strip(), blank + _WHERE),
         (
             encoded.strip().startswith(API_KEY_PREFIX.encode()),
             f"is an API key ({API_KEY_PREFIX}…), which signs nothing; keep it out of here; {_WHERE}",
         ),
         (
-            value != value.strip(),
+            text and value != value.strip(),
             "begins or ends with white space; remove it (a line break at the end of a file is the usual cause)",
         ),
-        (quoted, "is wrapped in quotation marks; remove them (they belong to the shell or the .env file)"),
+        (
+            text and _BREAK.search(encoded) is not None,
+            "has a line break in it; pass several secrets as a list, one element each",
+        ),
+        (
+            _PLACEHOLDER.fullmatch(encoded) is not None,
+            "is a variable that nothing has expanded, such as ${NAME}; the shell or the deployment must fill it in",
+        ),
+        (_EXAMPLE.fullmatch(encoded) is not None, "is an example from a documentation, which anybody knows; " + _WHERE),
+        (text and quoted, "is wrapped in quotation marks; remove them (they belong to the shell or the .env file)"),
         (
             len(encoded) < MINIMUM_SECRET_BYTES,
             f"has {len(encoded)} bytes, fewer than {MINIMUM_SECRET_BYTES}, and could be guessed; {_WHERE}",

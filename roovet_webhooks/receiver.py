@@ -7,7 +7,6 @@ import importlib
 import re
 import threading
 import time
-import warnings
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
@@ -35,7 +34,7 @@ from roovet_webhooks.inbox.opening import InboxLike, inbox_of
 from roovet_webhooks.inbox.protocol import Claimed, DurableInbox, Inbox, OnDead, Ordering, Outcome, Served, Verdict
 from roovet_webhooks.inbox.serving import listed, same
 from roovet_webhooks.intake import Intake
-from roovet_webhooks.keys import SecretLike, forget_variables, forgets_secret
+from roovet_webhooks.keys import SecretLike, forget_variables, forgets_secret, warn_caller
 from roovet_webhooks.messages import (
     DROPPED,
     DUPLICATE,
@@ -185,7 +184,7 @@ class WebhookReceiver(Router):
                 f"the receiver {endpoint!r} has debug=True: it searches for the reason of each signature that does not "
                 "hold, so that a stranger can keep it busy; leave it out in production"
             )
-            warnings.warn(message, stacklevel=3)
+            warn_caller(message)
 
     def _use_inbox(self, inbox: InboxLike | None) -> None:
         self.inbox: Inbox = MemoryInbox() if inbox is None else inbox_of(inbox)
@@ -269,6 +268,8 @@ class WebhookReceiver(Router):
         self._ready()
         self._refuse_twin()
         self.require_secret()
+        if names := self._tenants.examples():
+            telemetry.tell("receiver.example_secret", secret=", ".join(names), endpoint=self.endpoint)
         if connect:
             self._open_inbox()
 

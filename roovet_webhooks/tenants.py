@@ -73,6 +73,11 @@ class Tenants:
         if self._resolver is None:
             self._static_verifier()
 
+    def examples(self) -> list[str]:
+        """Return the names of those secrets, of the ones known before a request, that a documentation shows."""
+        keyring = () if self._resolver is not None else self._static_verifier().keyring
+        return [secret.name for secret in keyring if secret.is_example]
+
     async def of(self, request: WebhookRequest, bridge: Bridge) -> tuple[str, Verifier]:
         """Return the name of the tenant that a request is for, and what verifies it.
 

@@ -151,6 +151,9 @@ def what_is_logged(
         receiver.receive(request_of(copied))
     receiver.receive(request_of(headers={}))
     WebhookReceiver(SECRET).receive(request_of())
+    example = WebhookReceiver("whsec_example_5f2b8c1e9a7d")
+    example.on("order.*")(do)
+    example.check()
     times.clear()
     receiver.receive(request_of())
     logged: dict[str, tuple[str, set[str]]] = {}

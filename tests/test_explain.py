@@ -257,6 +257,16 @@ def keys() -> dict[str, Case]:
             codes=("secret_retired",), secret=retired, evidence={"secret": "old", "state": "expired", "at": NOW - 60}
         ),
         "not yet in use": Case(codes=("secret_retired",), secret=early, evidence={"state": "not yet in use"}),
+        "a variable that nothing has expanded": Case(
+            codes=("secret_is_placeholder", "wrong_secret_or_altered_body"),
+            secret="${ROOVET_WEBHOOK_SECRET}",
+            reproduces=False,
+        ),
+        "with a line break in it": Case(
+            codes=("secret_has_whitespace", "secret_has_whitespace", "wrong_secret_or_altered_body"),
+            secret=f"{OTHER_SECRET}\n{OTHER_SECRET[::-1]}\n",
+            reproduces=False,
+        ),
         "without its prefix here": Case(codes=("secret_without_prefix",), secret=SECRET.removeprefix("whsec_")),
         "decoded from hex by the sender": Case(
             codes=("secret_decoded",),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import pickle
 import traceback
+import warnings
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -17,6 +19,7 @@ from roovet_webhooks import (
     InvalidSecretError,
     Keyring,
     Secret,
+    SignatureMismatch,
     Signer,
     Tenant,
     Verifier,
@@ -26,6 +29,7 @@ from roovet_webhooks import (
     sign,
     verify,
 )
+from roovet_webhooks.explain import explain
 from roovet_webhooks.keys import as_keyring
 
 if TYPE_CHECKING:
@@ -51,6 +55,22 @@ REFUSED: list[tuple[str, object, str]] = [
     ("bytes with a line break", LONG.encode() + b"\r\n", "white space"),
     ("double quotes", f'"{LONG}"', "quotation marks"),
     ("single quotes", f"'{LONG}'", "quotation marks"),
+    ("line break inside", LONG + "\n" + LONG, "has a line break in it; pass several secrets as a list"),
+    ("line break inside, as bytes", f"{LONG}\r\n{LONG}".encode(), "has a line break in it"),
+    ("white-space bytes", b" \t\r\n" * 8, "is nothing but bytes of white space"),
+    ("unexpanded ${}", "${ROOVET_WEBHOOK_SECRET}", "a variable that nothing has expanded"),
+    ("unexpanded ${} in quotes", '"${ROOVET_WEBHOOK_SECRET}"', "a variable that nothing has expanded"),
+    ("unexpanded ${} with a default", "whsec_${ROOVET_WEBHOOK_SECRET:-none}", "a variable that nothing has expanded"),
+    ("unexpanded $", "$ROOVET_WEBHOOK_SECRET", "a variable that nothing has expanded"),
+    ("unexpanded $()", "$(ROOVET_WEBHOOK_SECRET)", "a variable that nothing has expanded"),
+    ("unexpanded %", "%ROOVET_WEBHOOK_SECRET%", "a variable that nothing has expanded"),
+    ("unexpanded {{}}", "{{ roovet_webhook_secret }}", "a variable that nothing has expanded"),
+    ("in angle brackets", "<your signing secret here>", "a variable that nothing has expanded"),
+    ("example with an ellipsis", "whsec_…", "is an example from a documentation"),
+    ("example with dots", "whsec_live_..._1234567890", "is an example from a documentation"),
+    ("example in words", "your-webhook-signing-secret", "is an example from a documentation"),
+    ("example in words with its prefix", "whsec_your_signing_secret", "is an example from a documentation"),
+    ("example crossed out", "whsec_xxxxxxxxxxxxxxxxxxxxxxxx", "is an example from a documentation"),
     ("int", 12345678901234567890, "must be a str or bytes, not int"),
     ("None", None, "must be a str or bytes, not NoneType"),
     ("bytearray", bytearray(b"x" * 32), "must be a str or bytes, not bytearray"),
@@ -69,8 +89,19 @@ def test_what_cannot_be_a_secret_is_refused_without_being_shown(value: object, r
 
 @pytest.mark.parametrize(
     "value",
-    ["a" * 24, b"b" * 24, "clé-secrète-漢字-0123456789abcdef", "a" * 500, b"\x00\xff" * 16],
-    ids=["text", "bytes", "beyond ASCII", "long", "binary"],
+    [
+        *("a" * 24, b"b" * 24, "clé-secrète-漢字-0123456789abcdef", "a" * 500, b"\x00\xff" * 16),
+        *(
+            b"\n" + b"\x80" * 32 + b" ",
+            b"'\x81\r\n" * 8 + b"'",
+            "whsec_a$b{c}d5f2b8c1e9a7d4036",
+            "yours_5f2b8c1e9a7d4036b1c2d3",
+        ),
+    ],
+    ids=[
+        *("text", "bytes", "beyond ASCII", "long", "binary"),
+        *("binary with white space", "binary with quotes", "text with a dollar", "words and digits"),
+    ],
 )
 def test_accepted(value: str | bytes) -> None:
     expected = value.encode() if isinstance(value, str) else value
@@ -242,3 +273,41 @@ def test_nor_where_the_application_makes_an_error_of_a_warning(taker: str) -> No
     ours = [frame for frame in told.stack if "roovet_webhooks" in Path(frame.filename).parts]
     assert ours
     assert not [frame for frame in ours if SECRET[:20] in str(frame.locals)]
+
+
+# A warning points at the line of the application, however deep the secret is made
+
+
+SHORT = "whsec_short_0123"
+ENTRIES: dict[str, Callable[[], object]] = {
+    "Secret": lambda: Secret(SHORT),
+    "Keyring": lambda: Keyring([SHORT]),
+    "Tenant": lambda: Tenant("acme", SHORT),
+    "Verifier": lambda: Verifier(SHORT),
+    "Signer": lambda: Signer(SHORT),
+    "sign": lambda: sign(b"{}", SHORT),
+    "verify": lambda: verify(b"{}", sign(b"{}", LONG), SHORT),
+    "construct_event": lambda: construct_event(b"{}", sign(b"{}", LONG), SHORT[::-1]),
+    "explain": lambda: explain(b"{}", sign(b"{}", LONG), SHORT),
+    "WebhookReceiver": lambda: WebhookReceiver(SHORT),
+    "override": lambda: WebhookReceiver(LONG).override(secret=SHORT).__enter__(),
+    "debug": lambda: WebhookReceiver(LONG, debug=True),
+}
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_a_warning_points_at_the_line_of_the_application(entry: str) -> None:
+    with warnings.catch_warnings(record=True) as caught, suppress(SignatureMismatch):
+        warnings.simplefilter("always")
+        ENTRIES[entry]()
+    assert {warning.filename for warning in caught} == {__file__}
+
+
+def test_the_examples_of_this_documentation_work_and_are_reported(caplog: pytest.LogCaptureFixture) -> None:
+    receiver = WebhookReceiver(["whsec_example_5f2b8c1e9a7d", LONG])
+    receiver.on("*", name="all")(lambda _event: None)
+    receiver.check()
+    WebhookReceiver(LONG, router=receiver).check()
+    WebhookReceiver(lambda _request: None, router=receiver).check()
+    (record,) = caplog.records
+    assert record.getMessage() == "receiver.example_secret secret='secret-1' endpoint='default'"

@@ -23,6 +23,7 @@ from roovet_webhooks.keys import (
     as_keyring,
     encode_secret,
     forgets_secret,
+    is_placeholder,
 )
 from roovet_webhooks.mac import fresh, other
 
@@ -192,6 +193,8 @@ def _mend(name: str, text: str | bytes) -> tuple[bytes, list[Finding]]:
     faults = (
         (spaced, "secret_has_whitespace", f"{about} begins or ends with white space"),
         (quoted, "secret_is_quoted", f"{about} is wrapped in quotation marks"),
+        (b"\n" in value or b"\r" in value, "secret_has_whitespace", f"{about} has a line break in it"),
+        (is_placeholder(value), "secret_is_placeholder", f"{about} is no secret, but stands for one"),
         (is_key, "secret_is_api_key", f"{about} is an API key ({API_KEY_PREFIX}…), which signs nothing"),
         (
             not is_key and len(value) < MINIMUM_SECRET_BYTES,

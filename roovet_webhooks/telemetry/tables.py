@@ -97,6 +97,12 @@ EVENTS: Mapping[str, LogEvent] = {
         verified=False,
         traceback=True,
     ),
+    "receiver.example_secret": LogEvent(
+        "warning",
+        "a server starts with a signing secret out of this documentation, with which anybody can sign",
+        ("secret", "endpoint"),
+        verified=False,
+    ),
     "receiver.error": LogEvent("error", "a fault that nobody foresaw", ("endpoint",), verified=False, traceback=True),
     "inbox.unavailable": LogEvent(
         "error", "the store could not be opened at startup", ("code", "reason", "endpoint"), verified=False
