@@ -116,7 +116,7 @@ class Event(msgspec.Struct, metaclass=EventMeta, frozen=True, dict=True):
         except msgspec.ValidationError:
             # A number that fits no float: JSON all the same, and no reason to fail. Integers stay what they are.
             payload = json.loads(raw, parse_int=_integer)
-        declared = {field.encode_name for field in msgspec.structs.fields(self)}
+        declared = set(self.__struct_encode_fields__)
         return MappingProxyType({name: value for name, value in payload.items() if name not in declared})
 
     def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:

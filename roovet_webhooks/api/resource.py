@@ -76,8 +76,9 @@ def _keep_undeclared(made: object, value: object) -> None:
             _keep_undeclared(part, its_value)
     elif isinstance(made, msgspec.Struct):
         left = dict(cast("dict[str, object]", value))
-        for field in msgspec.structs.fields(made):
-            if field.encode_name in left:
-                _keep_undeclared(getattr(made, field.name), left.pop(field.encode_name))
+        # msgspec.structs.fields resolves the annotations anew for each value: 0.4 ms a row.
+        for name, encoded in zip(made.__struct_fields__, made.__struct_encode_fields__, strict=True):
+            if encoded in left:
+                _keep_undeclared(getattr(made, name), left.pop(encoded))
         if left and isinstance(made, Resource):
             vars(made)["_extra"] = left
