@@ -1,197 +1,245 @@
-"""``demo``: a receiver and four deliveries over real HTTP, and what became of each."""
+"""``demo``: orders at a local Roovet under chaos, received, recorded and fulfilled once each."""
 
 from __future__ import annotations
 
-import json
 import logging
+import sqlite3
 import time
-from secrets import token_urlsafe
+from collections import Counter
+from contextlib import ExitStack, asynccontextmanager, closing
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, NamedTuple
 
 import click
 from rich import box
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
+from starlette.applications import Starlette
+from starlette.routing import Route
 
 from roovet_webhooks.asgi import WebhookApp
-from roovet_webhooks.cli.posting import Answer, NoAnswer, Target, post
 from roovet_webhooks.cli.text import plain
 from roovet_webhooks.events import OrderCreated
-from roovet_webhooks.keys import Keyring, Secret
 from roovet_webhooks.receiver import WebhookReceiver
-from roovet_webhooks.serving import log_to, serving
-from roovet_webhooks.signing import Signer
+from roovet_webhooks.retry import RetryPolicy
+from roovet_webhooks.serving import PATH, log_to, serving
+from roovet_webhooks.worker import working
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import AsyncGenerator, Sequence
 
+    from roovet_webhooks.api.assumed import Order
+    from roovet_webhooks.api.client import RoovetClient
     from roovet_webhooks.delivery import Delivery
-    from roovet_webhooks.errors import WebhookError
-    from roovet_webhooks.messages import WebhookRequest
+    from roovet_webhooks.sandbox import Sandbox
 
 WRONG = 1
-_TIMEOUT = 5.0
-_STALE = 600
-_NARROW = 80
+ORDERS = 12
+PATIENCE = 12.0  # seconds until every order has to be fulfilled
+_POLL = 0.05
+_NARROW = 70  # columns below which a table is too narrow to be read
+_CHAOS: dict[str, object] = {
+    "duplicate": 0.2,
+    "delay": 0.15,
+    "stale": 0.1,
+    "altered": 0.15,
+    "wrong_secret": 0.1,
+    "cut": 0.1,
+    "lost_answer": 0.15,
+    "delay_seconds": 0.4,
+}
+_RETRIES = RetryPolicy(first=0.2, factor=1.5, most=1.0, max_attempts=20)
 
 
-class Witness:
-    """Sees what the receiver does inside, which its answers do not tell."""
+class OrderResult(NamedTuple):
+    """What became of one order.
 
-    def __init__(self) -> None:
-        self.runs: list[str] = []
-        self.reasons: list[str] = []
+    Attributes:
+        order: The order.
+        sent: What was sent of it: ``genuine``, or what chaos made of it.
+        answered: What the receiver answered each time.
+        fulfilled: How often it was fulfilled.
+    """
 
-    async def handle(self, event: OrderCreated, delivery: Delivery) -> None:
-        """Note that the handler ran."""
-        self.runs.append(event.id)
-        self.reasons.append(f"verified with the secret {delivery.secret_name!r}")
-
-    async def refused(self, error: WebhookError, _request: WebhookRequest) -> None:
-        """Note why a request was refused."""
-        self.reasons.append(f"{error.code}: {error}")
-
-
-class Case(NamedTuple):
-    """One delivery, and what has to become of it."""
-
-    sent: str
-    body: bytes
-    headers: Mapping[str, str]
-    status: int
-    word: str
-    runs: bool
+    order: Order
+    sent: list[str]
+    answered: list[str]
+    fulfilled: int
 
 
-class Outcome(NamedTuple):
-    """What became of a case."""
+class Shop:
+    """The shop's own table, in the database of the inbox.
 
-    case: Case
-    answered: str
-    why: str
-    ran: int
-    right: bool
+    Args:
+        folder: Where the database is.
+    """
 
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "shop.db"
+        self.inbox = f"sqlite:///{self._path}"
+        with closing(sqlite3.connect(self._path)) as connection:
+            connection.execute("CREATE TABLE fulfilment (order_id TEXT, total_cents INTEGER)")
 
-def make_receiver(keyring: Keyring, witness: Witness) -> WebhookReceiver:
-    """Return the receiver of the demonstration: nothing about it is special."""
-    receiver = WebhookReceiver(keyring)
-    receiver.on(OrderCreated)(witness.handle)
-    receiver.on_rejected(witness.refused)
-    return receiver
+    def receiver(self, secret: str, client: RoovetClient) -> WebhookReceiver:
+        """Return a receiver that fetches an order and fulfils it, as a shop's would."""
+        from sqlalchemy import text  # noqa: PLC0415 - needs the extra inbox
 
+        receiver = WebhookReceiver(secret, inbox=self.inbox)
 
-def cases(keyring: Keyring) -> Iterator[Case]:
-    """Yield the deliveries, in the order in which they are to be sent."""
-    signer = Signer(keyring)
-    now = int(time.time())
-    good, target, late = (_order(f"ord_{number}", now) for number in (1001, 1002, 1003))
-    yield Case("a good delivery", good, signer.headers(good), 200, "handled", runs=True)
-    yield Case("the same once more", good, signer.headers(good), 200, "duplicate", runs=False)
-    tampered = target.replace(b'"amount_cents":1250', b'"amount_cents":1')
-    yield Case("altered after signing", tampered, signer.headers(target), 400, "verification_failed", runs=False)
-    stale = signer.headers(late, timestamp=now - _STALE)
-    yield Case(f"signed {_STALE // 60} min ago", late, stale, 400, "verification_failed", runs=False)
+        @receiver.on(OrderCreated)
+        def fulfil(event: OrderCreated, delivery: Delivery) -> None:
+            order = client.fetch(event)
+            with delivery.transaction() as connection:
+                row = {"order_id": order.id, "total_cents": order.total_cents}
+                connection.execute(text("INSERT INTO fulfilment VALUES (:order_id, :total_cents)"), row)
 
+        return receiver
 
-def _order(resource: str, now: int) -> bytes:
-    content = {"event": "order.created", "id": resource, "ts": now, "amount_cents": 1250}
-    return json.dumps(content, separators=(",", ":")).encode()
+    def fulfilled(self) -> Counter[str]:
+        """Return how often each order was fulfilled."""
+        return Counter(order_id for order_id, _ in self._rows())
 
+    def revenue_cents(self) -> int:
+        """Return what the fulfilled orders cost."""
+        return sum(cents for _, cents in self._rows())
 
-def play(url: str, keyring: Keyring, witness: Witness) -> Iterator[Outcome]:
-    """Send every case and judge what became of it."""
-    target = Target.of(url)
-    for case in cases(keyring):
-        witness.runs.clear()
-        witness.reasons.clear()
-        try:
-            answer = post(target, case.body, case.headers, timeout=_TIMEOUT)
-        except NoAnswer as error:
-            yield Outcome(case, "nothing", str(error), len(witness.runs), right=False)
-            continue
-        word = _word(answer)
-        ran = len(witness.runs)
-        right = (answer.status, word, ran) == (case.status, case.word, int(case.runs))
-        why = "; ".join(witness.reasons) or ("recorded before, so not run again" if word == "duplicate" else "")
-        yield Outcome(case, f"{answer.status} {word}", why, ran, right)
+    def _rows(self) -> list[tuple[str, int]]:
+        with closing(sqlite3.connect(self._path)) as connection:
+            return connection.execute("SELECT order_id, total_cents FROM fulfilment").fetchall()
 
 
-def _word(answer: Answer) -> str:
-    """Return the word of one of our answers: its status, or the type of its error."""
-    try:
-        content = json.loads(answer.body)
-        return str(content["status"] if answer.ok else content["error"]["type"])
-    except (ValueError, LookupError, TypeError):
-        return "(no answer of a receiver)"
+def application(receiver: WebhookReceiver) -> Starlette:
+    """Return an application with a receiver and a worker."""
+
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncGenerator[None]:
+        async with working(receiver, poll=_POLL):
+            yield
+
+    return Starlette(routes=[Route(PATH, WebhookApp(receiver))], lifespan=lifespan)
+
+
+def place_orders(client: RoovetClient) -> list[Order]:
+    """Order something several times, and return the orders."""
+    products = [product for product in client.shop.products() if product.available]
+    orders: list[Order] = []
+    for number in range(ORDERS):
+        cart = client.shop.cart({products[number % len(products)].id: number % 3 + 1})
+        orders.append(client.shop.checkout(cart.id, "card"))
+    return orders
+
+
+def results_of(orders: Sequence[Order], sandbox: Sandbox, shop: Shop) -> list[OrderResult]:
+    """Return what became of each order."""
+    sent: dict[str, list[str]] = {order.id: [] for order in orders}
+    answered: dict[str, list[str]] = {order.id: [] for order in orders}
+    for message in sandbox.deliveries(limit=1000):
+        for attempt in message["attempts"]:
+            sent[message["resource"]].append(attempt["chaos"] or "genuine")
+            answered[message["resource"]].append(str(attempt["status"] or "-"))
+    fulfilled = shop.fulfilled()
+    return [OrderResult(order, sent[order.id], answered[order.id], fulfilled[order.id]) for order in orders]
+
+
+def findings_of(results: Sequence[OrderResult], sandbox: Sandbox, shop: Shop) -> list[str]:
+    """Return what is not as it must be."""
+    found = [f"{result.order.id} was fulfilled {result.fulfilled} times" for result in results if result.fulfilled != 1]
+    paid, booked = sandbox.check_books()["shop"], shop.revenue_cents()
+    if paid != booked:
+        found.append(f"Roovet's books have {paid} cents for the shop, the shop's table {booked}")
+    return found
 
 
 @click.command(short_help="See all of it work, without any set-up.")
-def demo() -> int:
-    """See it work: four deliveries over real HTTP, and what became of each.
+@click.option("--seed", type=int, default=None, help="Draw the same chaos again; a new one by default.")
+def demo(*, seed: int | None) -> int:
+    """See it work: orders at a local Roovet under chaos, each fulfilled once.
 
-    Starts a receiver on a free loopback port with a random secret, and sends it a good delivery, a duplicate, a
-    tampered and a stale one. The exit status is 0 when every outcome is right, and 1 otherwise.
+    Starts a sandbox, a receiver with an inbox in SQLite, and a worker, on free ports of this machine. A dozen orders are
+    placed. Their webhooks come late, twice, altered, forged, stale or cut; the handler fetches each order with the API's
+    client and fulfils it. The exit status is 0 when every order was fulfilled once and the books balance, and 1
+    otherwise.
 
     Example: roovet-webhooks demo
     """
+    from roovet_webhooks.api.client import RoovetClient  # noqa: PLC0415 - needs the extra sandbox
+    from roovet_webhooks.sandbox import Sandbox, make_chaos, new_secret, sandbox_app  # noqa: PLC0415 - likewise
+
     console = Console(highlight=False)
-    keyring = Keyring([Secret(f"whsec_{token_urlsafe(32)}", name="demo")])
-    witness = Witness()
-    # What the receiver tells its log stands in the table.
-    with log_to(logging.NullHandler()), serving(WebhookApp(make_receiver(keyring, witness))) as url:
-        outcomes = list(play(url, keyring, witness))
-    console.print(f"\nA receiver listened on [bold]{url}[/bold]\nwith a random secret. It got four deliveries:\n")
-    if console.width < _NARROW:
-        for outcome in outcomes:
-            console.print(_block(outcome))
-    else:
-        console.print(_table(outcomes))
-    wrong = sum(not outcome.right for outcome in outcomes)
-    if wrong:
-        console.print(f"[bold red]{wrong} of {len(outcomes)} outcomes are wrong.[/bold red]")
+    seed = time.time_ns() % 10_000 if seed is None else seed
+    with ExitStack() as stack:
+        # What the receiver logs stands in the table.
+        stack.enter_context(log_to(logging.NullHandler()))
+        shop = Shop(Path(stack.enter_context(TemporaryDirectory(prefix="roovet-demo-", ignore_cleanup_errors=True))))
+        sandbox = Sandbox(chaos=make_chaos({**_CHAOS, "seed": seed}), retry=_RETRIES, rate_limit=10_000)
+        stack.callback(sandbox.close)
+        api = stack.enter_context(serving(sandbox_app(sandbox), path="", lifespan=True))
+        client = stack.enter_context(RoovetClient(sandbox.api_key, base_url=api))
+        secret = new_secret()
+        receiver = shop.receiver(secret, client)
+        url = stack.enter_context(serving(application(receiver), lifespan=True))
+        sandbox.register(url, secret)
+        console.print(f"\nRoovet on [bold]{api}[/bold], a shop on [bold]{url}[/bold], chaos with seed {seed}.\n")
+        orders = place_orders(client)
+        _wait(console, sandbox, shop)
+        results = results_of(orders, sandbox, shop)
+        findings = findings_of(results, sandbox, shop)
+    _show(console, results)
+    for finding in findings:
+        console.print(f"[bold red]{finding}.[/bold red]")
+    if findings:
+        console.print(f"To see it again: roovet-webhooks demo --seed {seed}")
         return WRONG
-    console.print(f"[bold green]All {len(outcomes)} outcomes are right.[/bold green] A sender is never told why.")
+    total = sum(result.order.total_cents for result in results)
+    console.print(f"[bold green]All {len(results)} orders were fulfilled, each once.[/bold green]")
+    console.print(f"The books balance: {total / 100:,.2f} USD paid, {total / 100:,.2f} USD booked.")
     return 0
 
 
-def _table(outcomes: list[Outcome]) -> Table:
-    table = Table(box=box.HORIZONTALS, show_lines=True, header_style="bold", pad_edge=False)
-    for heading, width in (("Sent", 13), ("Expected", 13), ("Answered", 13)):
-        table.add_column(heading, width=width)
-    table.add_column("Why", min_width=20)
-    table.add_column("Handler", width=7)
-    for outcome in outcomes:
-        case = outcome.case
-        style = _style(outcome)
-        table.add_row(
-            case.sent,
-            _words(f"{case.status} {case.word}"),
-            Text(_words(outcome.answered) + ("" if outcome.right else "\nWRONG"), style),
-            Text(plain(outcome.why)),
-            Text(_times(outcome), style),
-        )
-    return table
+def _wait(console: Console, sandbox: Sandbox, shop: Shop) -> None:
+    """Show how many orders are fulfilled, until all are and nothing more is to be sent."""
+    columns = (TextColumn("Fulfilled"), BarColumn(), MofNCompleteColumn())
+    end = time.monotonic() + PATIENCE
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=ORDERS)
+        while time.monotonic() < end:
+            done = len(shop.fulfilled())
+            progress.update(task, completed=done)
+            if done == ORDERS and not sandbox.delivery_states()["pending"]:
+                return
+            time.sleep(_POLL)
 
 
-def _block(outcome: Outcome) -> Text:
-    """Return an outcome as lines below each other: columns of a table would be too narrow to be read."""
-    case = outcome.case
-    expected = "" if outcome.right else f", and not {_words(f'{case.status} {case.word}')}: WRONG"
-    text = Text(case.sent, "bold")
-    text.append(f"\n  {_words(outcome.answered)}{expected}; handler {_times(outcome)}", _style(outcome))
-    return text.append(f"\n  {plain(outcome.why)}\n", "not bold")
+def _show(console: Console, results: Sequence[OrderResult]) -> None:
+    if console.width < _NARROW:
+        for result in results:
+            console.print(Text(f"{result.order.id}  {_amount(result)}", "bold"))
+            console.print(Text(f"  {_sent(result)}\n  fulfilled {_times(result)}", _style(result)))
+        return
+    table = Table(box=box.HORIZONTALS, header_style="bold", pad_edge=False)
+    for heading, align in (("Order", "left"), ("USD", "right"), ("Sent, and answered", "left"), ("Fulfilled", "left")):
+        table.add_column(heading, justify=align)  # type: ignore[arg-type] - a literal of rich's
+    for result in results:
+        fulfilled = Text(_times(result), _style(result))
+        table.add_row(result.order.id, _amount(result), plain(_sent(result)), fulfilled)
+    console.print(table)
 
 
-def _style(outcome: Outcome) -> str:
-    return "green" if outcome.right else "bold red"
+def _amount(result: OrderResult) -> str:
+    return f"{result.order.total_cents / 100:,.2f}"
 
 
-def _times(outcome: Outcome) -> str:
-    return {0: "not run", 1: "ran"}.get(outcome.ran, f"ran {outcome.ran} times")
+def _sent(result: OrderResult) -> str:
+    pairs = zip(result.sent, result.answered, strict=True)
+    return ", ".join(f"{what.replace('_', ' ')} {answer}" for what, answer in pairs)
 
 
-def _words(answer: str) -> str:
-    # Spaces let a narrow column break it.
-    return plain(answer).replace("_", " ")
+def _times(result: OrderResult) -> str:
+    return {0: "not", 1: "once"}.get(result.fulfilled, f"{result.fulfilled} times")
+
+
+def _style(result: OrderResult) -> str:
+    return "green" if result.fulfilled == 1 else "bold red"

@@ -12,10 +12,10 @@ try:
     from roovet_webhooks.sandbox.app import sandbox_app
     from roovet_webhooks.sandbox.chaos import FAULTS, Chaos, make_chaos
     from roovet_webhooks.sandbox.clock import SandboxClock
-    from roovet_webhooks.sandbox.core import RETRIES, Sandbox
+    from roovet_webhooks.sandbox.core import RETRIES, Sandbox, new_secret
     from roovet_webhooks.sandbox.sender import Sender
 except ModuleNotFoundError as _missing:
     _message = f"the sandbox needs {_missing.name}: run pip install 'roovet-webhooks[sandbox]'"
     raise MissingExtraError(_message, extra="sandbox") from _missing
 
-__all__ = ["FAULTS", "RETRIES", "Chaos", "Sandbox", "SandboxClock", "Sender", "make_chaos", "sandbox_app"]
+__all__ = ["FAULTS", "RETRIES", "Chaos", "Sandbox", "SandboxClock", "Sender", "make_chaos", "new_secret", "sandbox_app"]
