@@ -158,15 +158,16 @@ def findings_of(results: Sequence[OrderResult], sandbox: Sandbox, shop: Shop) ->
 def demo(*, seed: int | None) -> int:
     """See it work: orders at a local Roovet under chaos, each fulfilled once.
 
-    Starts a sandbox, a receiver with an inbox in SQLite, and a worker, on free ports of this machine. A dozen orders are
-    placed. Their webhooks come late, twice, altered, forged, stale or cut; the handler fetches each order with the API's
-    client and fulfils it. The exit status is 0 when every order was fulfilled once and the books balance, and 1
+    Starts a sandbox, a receiver with an inbox in SQLite, and a worker, on free ports of this machine. A dozen orders
+    are placed. Their webhooks come late, twice, altered, forged, stale or cut; the handler fetches each order with the
+    API's client and fulfils it. The exit status is 0 when every order was fulfilled once and the books balance, and 1
     otherwise.
 
     Example: roovet-webhooks demo
     """
-    from roovet_webhooks.api.client import RoovetClient  # noqa: PLC0415 - needs the extra sandbox
-    from roovet_webhooks.sandbox import Sandbox, make_chaos, new_secret, sandbox_app  # noqa: PLC0415 - likewise
+    # The sandbox says which extra is missing.
+    from roovet_webhooks.sandbox import Sandbox, make_chaos, new_secret, sandbox_app  # noqa: I001, PLC0415
+    from roovet_webhooks.api.client import RoovetClient  # noqa: PLC0415
 
     console = Console(highlight=False)
     seed = time.time_ns() % 10_000 if seed is None else seed
@@ -182,7 +183,7 @@ def demo(*, seed: int | None) -> int:
         receiver = shop.receiver(secret, client)
         url = stack.enter_context(serving(application(receiver), lifespan=True))
         sandbox.register(url, secret)
-        console.print(f"\nRoovet on [bold]{api}[/bold], a shop on [bold]{url}[/bold], chaos with seed {seed}.\n")
+        console.print(f"\nRoovet on [bold]{api}[/bold]\na shop on [bold]{url}[/bold]\nchaos with seed {seed}\n")
         orders = place_orders(client)
         _wait(console, sandbox, shop)
         results = results_of(orders, sandbox, shop)

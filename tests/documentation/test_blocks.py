@@ -50,7 +50,10 @@ LANGUAGES = {
     "text": "test_the_readme_shows_a_refusal_as_it_is, and test_tutorials",
 }
 SET_UP = [
-    "python3 -m venv .venv && .venv/bin/pip install -q -c constraints.txt '.[cli]' && .venv/bin/roovet-webhooks demo",
+    (
+        "python3 -m venv .venv && .venv/bin/pip install -q -c constraints.txt '.[inbox,sandbox]' && "
+        ".venv/bin/roovet-webhooks demo"
+    ),
     (
         "python3 -m venv .venv && .venv/bin/pip install -q 'pip>=25.1' && .venv/bin/pip install -q -c constraints.txt "
         "-e '.[all]' --group test && .venv/bin/python -m pytest -n 2"
