@@ -221,8 +221,10 @@ def _show(console: Console, results: Sequence[OrderResult]) -> None:
             console.print(Text(f"  {_sent(result)}\n  fulfilled {_times(result)}", _style(result)))
         return
     table = Table(box=box.HORIZONTALS, header_style="bold", pad_edge=False)
-    for heading, align in (("Order", "left"), ("USD", "right"), ("Sent, and answered", "left"), ("Fulfilled", "left")):
-        table.add_column(heading, justify=align)  # type: ignore[arg-type] - a literal of rich's
+    table.add_column("Order")
+    table.add_column("USD", justify="right")
+    table.add_column("Sent, and answered")
+    table.add_column("Fulfilled")
     for result in results:
         fulfilled = Text(_times(result), _style(result))
         table.add_row(result.order.id, _amount(result), plain(_sent(result)), fulfilled)
