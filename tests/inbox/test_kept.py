@@ -186,7 +186,7 @@ def test_many_deliveries_beside_threads_that_use_what_was_kept(shop: SQLWorld) -
     stored: list[str] = []
     booked: list[str] = []
     with Meddlers(kept):
-        for _ in range(25):
+        for _ in range(12):
             deliveries = [shop.delivery() for _ in range(10)]
             answers = [inbox.store(delivery, claim=False) for delivery in deliveries]
             handled = shop.delivery()
@@ -196,12 +196,11 @@ def test_many_deliveries_beside_threads_that_use_what_was_kept(shop: SQLWorld) -
                 shop.book(connection, entry)
                 kept.append(Kept(connection))
 
-            # A meddler may end this very transaction: then it is refused, and leaves nothing.
-            try:
+            # A meddler may end this very transaction, or cut it off from the answer to its commit.
+            with suppress(Exception):
                 run_in_transaction(inbox, claim, work)
-            except Exception:  # noqa: BLE001 - whatever the meddler brought about
-                assert record_of(inbox, handled).succeeded == ()
-            else:
+                booked.append(handled.event.id)
+            if record_of(inbox, handled).succeeded and handled.event.id not in booked:
                 booked.append(handled.event.id)
             assert {given(answer).verdict for answer in answers} == {Verdict.NEW}
             stored += [delivery.id for delivery in deliveries]

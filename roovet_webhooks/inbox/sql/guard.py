@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn, Self, cast
 
 import sqlalchemy
 from sqlalchemy import event
+from sqlalchemy.exc import SQLAlchemyError
 
 from roovet_webhooks.errors import ConfigurationError
 from roovet_webhooks.inbox.lent import ENDED
@@ -45,9 +47,22 @@ class HandlerConnection(sqlalchemy.Connection):
         """The driver's connection, by which a handler can do what nobody sees."""
         found = super().connection
         if self.guard is not None:
-            self.is_tainted = True
+            self.taint()
             self.guard.watch_driver(found.driver_connection)
         return found
+
+    def taint(self) -> None:
+        """Keep the session from going back to a pool, whoever closes the connection, and when."""
+        proxy = super().connection
+        if not self.is_tainted and proxy.is_valid:
+            proxy.invalidate(soft=True)
+        self.is_tainted = True
+
+    def leave(self) -> None:
+        """Close the session if it is tainted. Somebody may have closed the connection already."""
+        if self.is_tainted:
+            with suppress(SQLAlchemyError):
+                self.invalidate()
 
 
 class Guard:
@@ -127,7 +142,7 @@ class Guard:
         if ends_transaction(statement):
             self.refuse()
         if outlives_transaction(statement) or getattr(cursor, "name", None):  # a cursor on the server's side
-            self._connection.is_tainted = True
+            self._connection.taint()
         self._limit.check()
         self._limit.watch(cursor)
 

@@ -105,8 +105,7 @@ class PostgreSQLStore:
                         _check_open(connection)
                 finally:
                     # Whoever gets it next must not meet what this handler has left in it.
-                    if connection.is_tainted:
-                        connection.invalidate()
+                    connection.leave()
 
     @contextmanager
     def _transaction(self, seconds: float) -> Generator[Transaction]:
