@@ -29,7 +29,7 @@ _BASH = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _ESCAPED = re.compile(rb"\\.", re.DOTALL)
-_IN_DOUBLE_QUOTES = re.compile(rb"\\(?:\r?\n|([$`\"\\]))")
+_IN_DOUBLE_QUOTES = {b"\\\r\n": b"", b"\\\n": b"", b"\\$": b"$", b"\\`": b"`", b'\\"': b'"'}
 _ANSI = re.compile(
     rb"""\\(?:
       (?P<letter>  [abeEfnrtv\\'"?] )
@@ -44,11 +44,17 @@ _ANSI = re.compile(
 )
 _LETTERS = dict(zip(b"abeEfnrtv\\'\"?", b"\a\b\x1b\x1b\f\n\r\t\v\\'\"?", strict=True))
 
-_CMD = re.compile(rb'\^\n?(?P<escaped>.|\Z)|(?P<quote>")|(?P<end>[\n|&<>])|[^^"\n|&<>]+', re.DOTALL)
+# A body has tens of thousands of escapes: each pattern takes as many of them at a time as follow each other.
+_CMD = re.compile(rb'(?P<escaped>(?:\^\n?+.|[^^"\n|&<>])++)|\^\n?+|(?P<quote>")|(?P<end>[\n|&<>])', re.DOTALL)
+_CARET = re.compile(rb"\^\n?+(.)", re.DOTALL)
 # Between quotation marks a caret is a caret.
 _CMD_QUOTED = re.compile(rb'(?P<quote>")|(?P<end>\n)|[^"\n]+')
 # For the C runtime, backslashes are special only before a quotation mark, and two marks within marks are one.
-_ARGUMENTS = re.compile(rb'(?P<blank>[ \t]+)|(?P<slashes>\\*)(?P<quote>")|\\+|[^ \t"\\]+')
+_ARGUMENTS = re.compile(
+    rb'(?P<blank>[ \t]+)|(?P<plain>(?:[^ \t"\\]|\\(?:\\\\)*+"|\\++(?!"))++)|(?P<slashes>\\*)(?P<quote>")'
+)
+_QUOTED_ARGUMENTS = re.compile(rb'(?P<plain>(?:[^"\\]|\\(?:\\\\)*+"|\\++(?!"))++)|(?P<slashes>\\*)(?P<quote>")')
+_QUOTE = re.compile(rb'\\((?:\\\\)*+)"')
 
 _BASH_EXPANSION = re.compile(rb"\$[A-Za-z_({]|`")
 _CMD_EXPANSION = re.compile(rb"%[A-Za-z_]\w*%")
@@ -122,8 +128,20 @@ def _meant(kind: str | None, text: bytes) -> bytes:
     if kind == "ansi":
         return _ANSI.sub(_ansi, text[2:-1])
     if kind == "double":
-        return _IN_DOUBLE_QUOTES.sub(lambda escape: escape[1] or b"", text.removeprefix(b"$")[1:-1])
+        return _without_escapes(text.removeprefix(b"$")[1:-1])
     return text
+
+
+def _without_escapes(text: bytes) -> bytes:
+    """Return what double quotes hold for bash.
+
+    It replaces all escapes of a kind at once, since a body has tens of thousands of them. Between two escaped
+    backslashes each backslash begins an escape.
+    """
+    parts = text.split(rb"\\")
+    for escape, meant in _IN_DOUBLE_QUOTES.items():
+        parts = [part.replace(escape, meant) for part in parts]
+    return b"\\".join(parts)
 
 
 def _would_expand(kind: str | None, command: bytes, token: re.Match[bytes]) -> bool:
@@ -158,22 +176,19 @@ def _cmd_words(command: bytes) -> tuple[list[bytes], bool]:
     words: list[bytearray] = []
     within = quoted = False
     at = 0
-    while token := _ARGUMENTS.match(line, at):
+    while token := (_QUOTED_ARGUMENTS if quoted else _ARGUMENTS).match(line, at):
         at = token.end()
-        if token["blank"] and not quoted:
+        if token.lastgroup == "blank":
             within = False
             continue
         if not within:
             words.append(bytearray())
             within = True
         if token["quote"] is None:
-            words[-1] += token[0]
+            words[-1] += _without_slashes(token[0])
             continue
-        pairs, odd = divmod(len(token["slashes"]), 2)
-        words[-1] += b"\\" * pairs
-        if odd:
-            words[-1] += b'"'
-        elif quoted and line.startswith(b'"', at):
+        words[-1] += token["slashes"][::2]
+        if quoted and line.startswith(b'"', at):
             words[-1] += b'"'
             at += 1
         else:
@@ -181,6 +196,13 @@ def _cmd_words(command: bytes) -> tuple[list[bytes], bool]:
     if quoted:
         _refuse_unclosed(command, 0)
     return [bytes(word) for word in words], _CMD_EXPANSION.search(line) is not None
+
+
+def _without_slashes(text: bytes) -> bytes:
+    """Return what stands for escaped quotation marks, and for the backslashes before them."""
+    if b"\\\\" not in text:
+        return text.replace(b'\\"', b'"')
+    return _QUOTE.sub(lambda escape: escape[1][::2] + b'"', text)
 
 
 def _without_carets(command: bytes) -> bytes:
@@ -195,8 +217,18 @@ def _without_carets(command: bytes) -> bytes:
             _check_nothing_follows(command, token)
             break
         quoted = quoted != (kind == "quote")
-        line += token["escaped"] if kind == "escaped" else token[0]
+        if kind == "escaped":
+            line += _unescaped(token[0])
+        elif kind is not None or quoted:  # a caret at the very end stands for nothing
+            line += token[0]
     return bytes(line)
+
+
+def _unescaped(text: bytes) -> bytes:
+    """Return what stands for escapes of cmd."""
+    if b"^\n^" in text:
+        return _CARET.sub(lambda escape: escape[1], text)
+    return b"^".join(part.replace(b"^\n", b"").replace(b"^", b"") for part in text.split(b"^^"))
 
 
 def _check_nothing_follows(command: bytes, end: re.Match[bytes]) -> None:
