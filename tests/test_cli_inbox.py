@@ -505,11 +505,11 @@ def test_the_worker_command_logs_where_nobody_has_set_up_logging(module: str, mo
 
 def _run_a_while(worker: Worker) -> None:
     inbox = cast("SQLInbox", worker.receivers[0].inbox)
-    ready = Query(states=frozenset({State.READY}))
+    open_ = Query(states=frozenset({State.READY, State.CLAIMED}))
 
     async def main() -> None:
         task = asyncio.create_task(worker.serve())
-        await soon(lambda: not inbox.find(ready))
+        await soon(lambda: all(record.owner == "o" for record in inbox.find(open_)))
         worker.stop()
         await task
 

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 else:
     ModelAdmin = admin.ModelAdmin
 
+_NOTHING = "-"
 _MOST_AT_ONCE = 1000
 _MOST_REASONS = 3
 _MOST_OF_A_BODY = 20_000
@@ -121,9 +122,9 @@ def _may(request: HttpRequest, permission: str) -> bool:
 
 def _time(column: str, description: str) -> Any:  # noqa: ANN401 - what admin takes in list_display
     @admin.display(description=description, ordering=column)
-    def shown(_admin: object, delivery: Delivery) -> str | None:
+    def shown(_admin: object, delivery: Delivery) -> str:
         moment = getattr(delivery, column)
-        return None if moment is None else _written(moment / 1000)
+        return _NOTHING if moment is None else _written(moment / 1000)
 
     return shown
 
@@ -156,7 +157,7 @@ class DeliveryAdmin(ModelAdmin):
     handed: Any = _time("handed_at", "handed to an engine")
     finished: Any = _time("finished_at", "ended")
 
-    list_display: Any = ("number", "received", "event", "resource", "status", "fence", "short_error")
+    list_display: Any = ("number", "arrived", "event", "resource", "status", "runs", "short_error")
     list_filter: ClassVar[Any] = (_StateFilter, _OutcomeFilter, _EndpointFilter, _TenantFilter, _EventFilter)
     search_fields: ClassVar[Any] = ("delivery_id", "resource")
     search_help_text: ClassVar[Any] = "The whole id of a delivery (dlv_…) or of a resource (ord_…), or a number."
@@ -268,6 +269,16 @@ class DeliveryAdmin(ModelAdmin):
         """Return the number by which the command line knows it."""
         return delivery.id
 
+    @admin.display(description="received", ordering="received_at")
+    def arrived(self, delivery: Delivery) -> str:
+        """Return when it was received, without the time zone, which a narrow column has no room for."""
+        return _written(delivery.received_at / 1000).rpartition(" ")[0]
+
+    @admin.display(description="runs", ordering="fence")
+    def runs(self, delivery: Delivery) -> int:
+        """Return how often it has been claimed."""
+        return delivery.fence
+
     @admin.display(description="state", ordering="state")
     def status(self, delivery: Delivery) -> str:
         """Return the state, how it ended, and whether only a tombstone is left."""
@@ -298,7 +309,7 @@ class DeliveryAdmin(ModelAdmin):
         """Return the names of the handlers that are not run again in this round, or of those that the last run had."""
         record = self._inbox().get(delivery.id)
         ran = [run.handler for run in record.history[-1].runs if run.outcome == "handled"] if record.history else []
-        return ", ".join(record.succeeded or ran)
+        return ", ".join(record.succeeded or ran) or _NOTHING
 
     @admin.display(description="history")
     def attempts(self, delivery: Delivery) -> str:
