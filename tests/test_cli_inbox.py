@@ -580,3 +580,33 @@ def test_a_tombstone_is_nothing_to_do(receiver: WebhookReceiver) -> None:
 def test_a_short_h_helps_everywhere() -> None:
     for command in ((), ("list",), ("purge",)):
         assert run(*command, "-h").stdout.startswith("Usage: ")
+
+
+# The log of a worker
+
+
+@pytest.fixture
+def bare_logging(monkeypatch: pytest.MonkeyPatch) -> logging.Logger:
+    """Have logging as a process finds it that has not set it up."""
+    root_logger = logging.getLogger()
+    monkeypatch.setattr(root_logger, "handlers", [])
+    monkeypatch.setattr(root_logger, "level", logging.WARNING)
+    monkeypatch.setattr(logging.getLogger("roovet_webhooks"), "handlers", [])
+    return root_logger
+
+
+def test_the_log_of_a_worker_has_times_and_leaves_out_what_has_a_handler(
+    bare_logging: logging.Logger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    operations.log_to_stderr("info", but="django")
+    assert bare_logging.level == logging.INFO
+    logging.getLogger("shop").info("booked")
+    logging.getLogger("django.server").warning("written already")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} INFO booked\n", capsys.readouterr().err)
+
+
+def test_logging_that_has_been_set_up_is_left_alone(bare_logging: logging.Logger) -> None:
+    mine = logging.NullHandler()
+    bare_logging.addHandler(mine)
+    operations.log_to_stderr("debug")
+    assert (bare_logging.handlers, bare_logging.level) == ([mine], logging.WARNING)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 PACKAGE = ROOT / "roovet_webhooks"
 # What no page of the reference is about, and why. A page about a package is about what is in it.
 INTERNAL = {
+    "__main__": "the command line, by another name",
     "admission": "a step of the receiver: the life of a delivery says what it checks",
     "cli": "the command line has a page, made from its own help",
     "cli.*": "likewise",
@@ -42,6 +43,7 @@ INTERNAL = {
     "inbox.codec": "SQLInbox says what its codec= has to do",
     "inbox.engine": "each engine has a page",
     "inbox.faults": "what errors of databases mean; the guides say what becomes of them",
+    "inbox.history": "how a store keeps attempts; inbox.records has their shape",
     "inbox.keeper": "the thread of an inbox; SQLInbox says what becomes of a lease",
     "inbox.opening": "a step of the receiver's construction",
     "inbox.backlog": "the limits of an inbox; its options say what they are",
@@ -61,6 +63,7 @@ INTERNAL = {
     "serving": "how the command line and tests serve an application",
     "tenants": "a step of the receiver, as admission; the receiver's options say what a resolver returns",
     "mac": "what it computes is documented where it is used, in signing",
+    "tracebacks": "what is kept of an exception; inbox.records says what that is",
 }
 
 
