@@ -112,7 +112,8 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
         The handler's rows, the record of its success and the check that its claim still holds are committed together
         when the block ends, so through crashes and redelivery they are there once. Do slow work first and open the
         transaction last: it may last 2 seconds on SQLite, which has one writer, and 30 on PostgreSQL. Never commit or
-        roll back in it; to undo, raise. A handler has one transaction for each delivery.
+        roll back in it; to undo, raise. A handler has one transaction for each delivery. What it was given ends
+        with the block: afterwards the connection, its cursors and its results raise an error.
 
         Returns:
             A context manager whose value is the connection: SQLAlchemy's, or under Django its database wrapper.
@@ -121,6 +122,7 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
             ConfigurationError: No handler is running, or the inbox is not a durable one, or this is a coroutine:
                 use `in_transaction` there.
             LeaseLost: Another process has taken the delivery over; nothing is changed.
+            CommittedByHandler: The handler has committed in a way that could not be refused; it is not run again.
 
         Example::
 

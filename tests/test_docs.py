@@ -49,6 +49,8 @@ INTERNAL = {
     "inbox.backlog": "the limits of an inbox; its options say what they are",
     "inbox.deadlines": "a part of the limits, as inbox.backlog",
     "inbox.disks": "a part of the limits, as inbox.backlog",
+    "inbox.lent": "the guide to inboxes says what a handler's connection is for",
+    "inbox.sql_text": "likewise",
     "inbox.limits": "Delivery.transaction says how long one may last",
     "inbox.locks": "a part of the store in SQLite",
     "inbox.options": "what the options of the durable inboxes share",
