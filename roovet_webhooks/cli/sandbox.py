@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import os
 import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -14,6 +15,7 @@ from rich.console import Console
 from rich.text import Text
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
+from roovet_webhooks.api.key import API_KEY_VARIABLE
 from roovet_webhooks.cli.keyrings import environment_secrets, given_secrets, secret_options
 from roovet_webhooks.cli.text import plain
 from roovet_webhooks.serving import bind, server_of, url_of
@@ -70,9 +72,9 @@ def sandbox(  # noqa: PLR0913 - one argument an option
 ) -> int:
     """Run a local Roovet: its API, and its sender of webhooks, until Ctrl-C.
 
-    It begins with a small shop and a test key, which it prints. Events go to each --forward, signed with the signing
-    secret that is given, or in ROOVET_WEBHOOK_SECRET, or else a new one, which it prints. Chaos is drawn by --seed, so
-    that a failure repeats. Everything is in memory unless --file names a file.
+    It begins with a small shop and a test key: that in ROOVET_API_KEY, or else a new one, which it prints. Events go to
+    each --forward, signed with the signing secret that is given, or in ROOVET_WEBHOOK_SECRET, or else a new one, which
+    it prints. Chaos is drawn by --seed, so that a failure repeats. Everything is in memory unless --file names a file.
 
     Example: roovet-webhooks sandbox --forward http://127.0.0.1:8000/webhooks/roovet
     """
@@ -80,7 +82,13 @@ def sandbox(  # noqa: PLR0913 - one argument an option
 
     console = Console(highlight=False, soft_wrap=True)
     settings = chaos if seed is None else {**chaos, "seed": seed}
-    made = Sandbox(path, chaos=make_chaos(settings), retry=RETRIES if retries else None, rate_limit=rate_limit)
+    made = Sandbox(
+        path,
+        chaos=make_chaos(settings),
+        retry=RETRIES if retries else None,
+        rate_limit=rate_limit,
+        api_key=os.environ.get(API_KEY_VARIABLE) or None,
+    )
     given = given_secrets(secret_file, secret) or environment_secrets()
     known = None if given is None else given.first()
     shown = None

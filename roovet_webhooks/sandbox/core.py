@@ -17,7 +17,8 @@ from roovet_webhooks.sandbox import books, outbox, seed
 from roovet_webhooks.sandbox.api import Api
 from roovet_webhooks.sandbox.chaos import CALM, Chaos, make_chaos
 from roovet_webhooks.sandbox.clock import SandboxClock
-from roovet_webhooks.sandbox.database import Database, account, api_key, endpoint, metadata, setting
+from roovet_webhooks.sandbox.database import Database, account, endpoint, metadata, setting
+from roovet_webhooks.sandbox.database import api_key as keys_of
 from roovet_webhooks.sandbox.rates import RateLimit
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 RETRIES = RetryPolicy(first=1.0, factor=2.0, most=300.0, max_attempts=8)
 """When a message is sent again, all assumed: the vendor documents no retries."""
 
+_KEY = re.compile(r"rvpk_[A-Za-z0-9_-]{8,200}")
 _JITTER = 0.2  # of each wait
 _URL = re.compile(r"https?://[^\s/?#@]+([/?][^\s#]*)?", re.IGNORECASE)
 
@@ -46,6 +48,10 @@ class Sandbox:
         retry: When a message that was not acknowledged is sent again; ``None`` for never, since the vendor
             promises no retries.
         rate_limit: Requests a minute for each key.
+        api_key: The key that is there from the beginning; a new one when ``None``.
+
+    Raises:
+        ConfigurationError: The API key cannot be one.
 
     Attributes:
         clock: Its clock.
@@ -72,7 +78,11 @@ class Sandbox:
         chaos: Chaos = CALM,
         retry: RetryPolicy | None = RETRIES,
         rate_limit: int = RATE_LIMIT,
+        api_key: str | None = None,
     ) -> None:
+        if api_key is not None and not _KEY.fullmatch(api_key):
+            message = "an API key of the sandbox is rvpk_ and at least 8 letters, digits, - or _"
+            raise ConfigurationError(message)
         self.clock: SandboxClock = SandboxClock() if clock is None else clock
         self.retry: RetryPolicy | None = retry
         self.database: Database = Database(path)
@@ -85,9 +95,11 @@ class Sandbox:
         with self.database.begin() as connection:
             self._restore_clock(connection)
             if connection.execute(select(account.c.id).limit(1)).first() is None:
-                self._plant(connection)
-            kept = select(api_key.c.key).order_by(api_key.c.id).limit(1)
-            self.api_key: str = connection.execute(kept).scalar_one()
+                seed.plant(connection, self.clock.milliseconds())
+            keys = list(connection.execute(select(keys_of.c.key).order_by(keys_of.c.id)).scalars())
+            if api_key not in keys and (api_key is not None or not keys):
+                keys.insert(0, _add_key(connection, SCOPES, seed.OWNER, api_key))
+            self.api_key: str = keys[0] if api_key is None else api_key
 
     def answer(self, request: ApiRequest, fault: str | None = None) -> Answer:
         """Answer a request to the API; see `Api.answer`."""
@@ -286,7 +298,7 @@ class Sandbox:
         """Begin anew: users, shop, wallets and orders as in a new sandbox. Keys, endpoints and the clock stay."""
         with self.database.begin() as connection:
             keys = connection.execute(
-                select(api_key.c.key, api_key.c.scopes, account.c.user_id).select_from(api_key.join(account))
+                select(keys_of.c.key, keys_of.c.scopes, account.c.user_id).select_from(keys_of.join(account))
             ).all()
             for table in reversed(metadata.sorted_tables):
                 if table.name not in {"endpoint", "setting"}:
@@ -295,10 +307,6 @@ class Sandbox:
             for key, scopes, user_id in keys:
                 _add_key(connection, scopes.split(), user_id, key)
         self._rates.forget()
-
-    def _plant(self, connection: Connection) -> None:
-        seed.plant(connection, self.clock.milliseconds())
-        _add_key(connection, SCOPES, seed.OWNER)
 
     def close(self) -> None:
         """Close the database."""
@@ -317,5 +325,5 @@ def new_secret() -> str:
 def _add_key(connection: Connection, scopes: Sequence[str], user_id: str, key: str | None = None) -> str:
     key = f"rvpk_test_{secrets.token_hex(16)}" if key is None else key
     owner = books.account_of(connection, user_id)
-    connection.execute(insert(api_key).values(key=key, account_id=owner, scopes=" ".join(scopes)))
+    connection.execute(insert(keys_of).values(key=key, account_id=owner, scopes=" ".join(scopes)))
     return key

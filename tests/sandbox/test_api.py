@@ -9,6 +9,7 @@ import pytest
 
 from roovet_webhooks.api.documented import SCOPES
 from roovet_webhooks.api.table import ENDPOINTS
+from roovet_webhooks.errors import ConfigurationError
 from roovet_webhooks.sandbox import Sandbox, SandboxClock
 from roovet_webhooks.sandbox.api import OPERATIONS, ApiRequest
 from sandbox.conftest import NOW, ApiClient
@@ -363,6 +364,19 @@ class TestFile:
         assert again.delivery_states()["pending"] == 1
         assert secret not in repr(again)
         again.close()
+
+    def test_a_key_of_ones_own(self, tmp_path: Path) -> None:
+        path = tmp_path / "sandbox.db"
+        for _ in range(2):
+            sandbox = Sandbox(path, api_key="rvpk_test_of_my_own")
+            assert sandbox.api_key == "rvpk_test_of_my_own"
+            ApiClient(sandbox).get("/api/wallet/balance")
+            sandbox.close()
+        again = Sandbox(path)
+        assert again.api_key == "rvpk_test_of_my_own"
+        again.close()
+        with pytest.raises(ConfigurationError, match="rvpk_"):
+            Sandbox(api_key="whsec_something_else")
 
     def test_a_reset_begins_anew_and_keeps_keys_and_endpoints(self, sandbox: Sandbox, api: ApiClient) -> None:
         sandbox.register("http://127.0.0.1:8000/")
