@@ -47,12 +47,13 @@ def url_of(sock: socket.socket, path: str = PATH) -> str:
     return f"http://[{host}]:{port}{path}" if ":" in host else f"http://{host}:{port}{path}"
 
 
-def server_of(app: ASGIApp, *, lifespan: bool = False) -> uvicorn.Server:
+def server_of(app: ASGIApp, *, lifespan: bool = False, date_header: bool = True) -> uvicorn.Server:
     """Return a server for an application.
 
     Args:
         app: The application.
         lifespan: Whether it has one.
+        date_header: Whether the server adds a ``Date`` to each answer; an application with a clock of its own does.
     """
     config = uvicorn.Config(
         app,
@@ -61,21 +62,23 @@ def server_of(app: ASGIApp, *, lifespan: bool = False) -> uvicorn.Server:
         lifespan="on" if lifespan else "off",
         ws="none",
         server_header=False,
+        date_header=date_header,
         timeout_graceful_shutdown=_GRACE,
     )
     return uvicorn.Server(config)
 
 
 @contextmanager
-def serving(app: ASGIApp, *, path: str = PATH, lifespan: bool = False) -> Generator[str]:
+def serving(app: ASGIApp, *, path: str = PATH, lifespan: bool = False, date_header: bool = True) -> Generator[str]:
     """Serve an application on a free loopback port, in a thread; the value is its URL.
 
     Args:
         app: The application.
         path: The path of the URL.
-        lifespan: Whether the application has one.
+        lifespan: As `server_of` takes it.
+        date_header: Likewise.
     """
-    server = server_of(app, lifespan=lifespan)
+    server = server_of(app, lifespan=lifespan, date_header=date_header)
     with bind(_LOCAL, 0) as sock:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True)
         thread.start()

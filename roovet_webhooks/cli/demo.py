@@ -177,7 +177,7 @@ def demo(*, seed: int | None) -> int:
         shop = Shop(Path(stack.enter_context(TemporaryDirectory(prefix="roovet-demo-", ignore_cleanup_errors=True))))
         sandbox = Sandbox(chaos=make_chaos({**_CHAOS, "seed": seed}), retry=_RETRIES, rate_limit=10_000)
         stack.callback(sandbox.close)
-        api = stack.enter_context(serving(sandbox_app(sandbox), path="", lifespan=True))
+        api = stack.enter_context(serving(sandbox_app(sandbox), path="", lifespan=True, date_header=False))
         client = stack.enter_context(RoovetClient(sandbox.api_key, base_url=api))
         secret = new_secret()
         receiver = shop.receiver(secret, client)

@@ -106,7 +106,7 @@ def sandbox(  # noqa: PLR0913 - one argument an option
             made.on_sent = _Log(console).sent
         # The server has ended in order by then, and raises the signal again.
         with suppress(KeyboardInterrupt):
-            server_of(_guarded(sandbox_app(made), host), lifespan=True).run(sockets=[sock])
+            server_of(_guarded(sandbox_app(made), host), lifespan=True, date_header=False).run(sockets=[sock])
     if not as_json:
         click.echo(err=True)  # the shell's prompt begins below the terminal's ^C
     return 0

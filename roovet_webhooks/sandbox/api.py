@@ -10,6 +10,7 @@ import hashlib
 import re
 import secrets
 from decimal import Decimal
+from email.utils import formatdate
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, cast
 
 import msgspec
@@ -121,7 +122,9 @@ class Api:
             fault: What chaos does to it, as `Chaos` names it.
         """
         answer = self._answer(request, fault)
-        return answer._replace(headers={**answer.headers, REQUEST_ID_HEADER: f"req_{secrets.token_hex(8)}"})
+        # X-RateLimit-Reset goes by the clock of the sandbox: so does the Date that a client compares it with.
+        headers = {REQUEST_ID_HEADER: f"req_{secrets.token_hex(8)}", "Date": formatdate(self._clock(), usegmt=True)}
+        return answer._replace(headers={**answer.headers, **headers})
 
     def _answer(self, request: ApiRequest, fault: str | None) -> Answer:
         endpoint = _ENDPOINTS.get((request.method, request.path))
@@ -199,8 +202,7 @@ def _given(endpoint: Endpoint[Any], request: ApiRequest) -> Any:  # noqa: ANN401
     """Return the query or the body of a request, checked."""
     try:
         if endpoint.query is not None:
-            names = {field.encode_name for field in msgspec.structs.fields(endpoint.query)}
-            known = {name: value for name, value in request.query if name in names}
+            known = {name: value for name, value in request.query if name in endpoint.query.__struct_encode_fields__}
             return msgspec.convert(known, endpoint.query, strict=False)
         if endpoint.body is not None:
             return _body(endpoint.body, request)

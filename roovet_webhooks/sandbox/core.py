@@ -70,7 +70,7 @@ class Sandbox:
         1
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the options of a sandbox, all but one by keyword
         self,
         path: Path | None = None,
         *,

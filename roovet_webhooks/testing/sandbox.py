@@ -219,7 +219,7 @@ class LocalRoovet:
 
         It then sends by itself what is due, to endpoints that ``roovet_sandbox.sandbox.register`` names.
         """
-        return self._stack.enter_context(serving(sandbox_app(self.sandbox), path="", lifespan=True))
+        return self._stack.enter_context(serving(sandbox_app(self.sandbox), path="", lifespan=True, date_header=False))
 
     def close(self) -> None:
         """Close the clients, the server if there is one, and the sandbox."""

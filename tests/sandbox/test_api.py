@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -224,6 +225,16 @@ class TestRateLimit:
         another.get("/api/wallet/balance")
         sandbox.advance(60)
         api.get("/api/wallet/balance")
+
+    def test_the_reset_goes_by_the_date_of_the_answer(self) -> None:
+        sandbox = Sandbox(clock=SandboxClock(lambda: NOW))
+        sandbox.advance(3600)
+        api = ApiClient(sandbox)
+        api.get("/api/wallet/balance")
+        assert api.last is not None
+        headers = dict(api.last.headers)
+        date = parsedate_to_datetime(headers["Date"]).timestamp()
+        assert (date, headers["X-RateLimit-Reset"]) == (NOW + 3600, str(int(NOW) + 3660))
 
     def test_a_refused_write_does_nothing(self) -> None:
         sandbox = Sandbox(clock=SandboxClock(lambda: NOW), rate_limit=1)

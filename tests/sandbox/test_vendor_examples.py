@@ -61,7 +61,7 @@ print(r.json())
 @pytest.fixture(scope="module")
 def served() -> Iterator[tuple[Sandbox, str]]:
     sandbox = Sandbox()
-    with serving(sandbox_app(sandbox), path="", lifespan=True) as url:
+    with serving(sandbox_app(sandbox), path="", lifespan=True, date_header=False) as url:
         yield sandbox, url
     sandbox.close()
 
@@ -116,6 +116,11 @@ def test_the_documented_error(served: tuple[Sandbox, str]) -> None:
     answer = curl(served, CURL_BALANCE.replace("<API_KEY>", key))
     detail = {"type": "insufficient_scope", "code": "403", "message": "Missing scope: wallet:read", "param": "scope"}
     assert answer == {"error": detail}
+
+
+def test_an_answer_has_one_date(served: tuple[Sandbox, str]) -> None:
+    headers = run(served, [program("sh"), "-c"], CURL_BALANCE.replace("curl", "curl -sD - -o /dev/null", 1))
+    assert headers.lower().count("\ndate:") == 1
 
 
 def test_javascript(served: tuple[Sandbox, str]) -> None:
