@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 from weakref import WeakSet
 
 from roovet_webhooks.inbox.limits import OVER, REFUSED, over, refused, too_long
+from roovet_webhooks.inbox.threads import started
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -243,9 +244,13 @@ class HandlerLimit:
         self._timer.daemon = True
 
     def begin(self) -> None:
-        """Lend the connection, and start the clock."""
+        """Start the clock, and lend the connection.
+
+        Raises:
+            InboxUnavailable: The system grants no thread for the clock.
+        """
+        started(self._timer)
         self._driver.lend()
-        self._timer.start()
 
     def _end(self) -> None:
         self._expired = True
