@@ -517,7 +517,7 @@ def test_a_handler_takes_the_lock_with_its_first_query_whatever_the_settings_say
 def test_a_turn_that_does_not_come(on_sqlite: Shop) -> None:
     inbox = DjangoInbox(on_sqlite.alias, timeout=0.05)
     on_sqlite.deliver()
-    turns = databases._turns[on_sqlite.alias, connections.settings[on_sqlite.alias]["NAME"]]
+    turns = inbox._database._turns(connections[on_sqlite.alias])
     assert turns is not None
     turns._wait = 0.05
     with turns.held(), pytest.raises(InboxUnavailable, match="a transaction has kept the inbox"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -66,6 +67,6 @@ def test_the_watchdog(patch: Callable[[], None], monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(deadlines, "_WATCHDOG", watchdog)
     before = watchdog._lock
     patch()
-    near, far = deadlines.socket.socketpair()
+    near, far = socket.socketpair()
     with near, far, deadlines.cut_after(near, 60):
         assert watchdog._lock is not before
