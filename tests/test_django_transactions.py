@@ -109,7 +109,7 @@ def test_a_crash_after_the_commit_does_not_repeat_it(shop: Shop) -> None:
     assert shop.entries() == ["book"]
 
 
-def _crash(*_arguments: object) -> None:
+def _crash(*_arguments: object, **_options: object) -> None:
     raise KeyboardInterrupt
 
 
