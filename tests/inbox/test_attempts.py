@@ -435,6 +435,28 @@ class TestBeforeTheFirstHandler:
         assert shop.runs == ["book"]
 
 
+def test_a_coroutine_that_is_thrown_away_closes_its_handler(sqlite: SQLWorld) -> None:
+    shop = Shop(sqlite, "async")
+    told: list[str] = []
+
+    async def waits(_event: Event, _delivery: Delivery) -> None:
+        try:
+            await asyncio.sleep(0)
+        finally:
+            told.append("closed")
+
+    shop.receiver.on("*", name="waits")(waits)
+    given(shop.inbox.store(sqlite.delivery(), claim=False))
+    sqlite.elapse(5)
+    [one] = given(shop.inbox.claim("shop", limit=1))
+    work = shop.receiver.handle(one, bridge=AsyncBridge())
+    work.send(None)
+    work.close()
+    assert told == ["closed"]
+    # Nothing can be awaited any more: the lease runs out, and that counts.
+    assert shop.inbox.get(one.claim.number).state is State.CLAIMED
+
+
 class TestHandlersTransactions:
     """`Delivery.transaction` and `Delivery.in_transaction`, in handlers of both kinds."""
 
