@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Generator, Iterable, Sequence
     from contextlib import AbstractContextManager
 
-    from sqlalchemy import URL, Connection, Engine, Select
+    from sqlalchemy import URL, Connection, Engine
 
     from roovet_webhooks.delivery import Delivery
     from roovet_webhooks.inbox.changes import Values
@@ -421,8 +421,10 @@ class SQLInbox:
             self._time.look(now, self._moment())
             too_far = now + 2 * self._claimant.lease
             wrong = or_(_c.lease_until < now, _c.lease_until > too_far)
-            claims = select(*columns).where(CLAIMED, wrong, statements.plain(_c.endpoint).in_(list(self._policies)))
-            query: Select[Any] = statements.by_index(claims, BY_CLAIM).order_by(_c.lease_until).limit(_MOST_REAPED)
+            claims: Any = select(*columns).where(
+                CLAIMED, wrong, statements.plain(_c.endpoint).in_(list(self._policies))
+            )
+            query: Any = statements.by_index(claims, BY_CLAIM).order_by(_c.lease_until).limit(_MOST_REAPED)
             # One that its handler's transaction has locked lives, although nobody can renew it.
             rows = connection.execute(statements.unlocked(self._store, query)).all()
             freed: list[tuple[int, bool]] = []
