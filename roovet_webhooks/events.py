@@ -257,18 +257,21 @@ def _pydantic_decoder(wanted: Any) -> Decode:  # noqa: ANN401 - any type form
             "run: pip install 'roovet-webhooks[pydantic]'"
         )
         raise MissingExtraError(message, extra="pydantic") from missing
-    try:
-        adapter: TypeAdapter[object] = TypeAdapter(wanted)
-    except Exception:  # noqa: BLE001 - a name that is not there, a part that it cannot build, and more
+    adapter: TypeAdapter[object] | None = None
+    with suppress(Exception):  # a name that is not there, a part that it cannot build, and more
+        adapter = TypeAdapter(wanted)
+    # What it does not know yet it puts off until the first use, where it would be a failure of each delivery.
+    if adapter is None or not getattr(adapter, "pydantic_complete", True):
         message = (
             f"{wanted!r} cannot be built from JSON; use an Event class, a dataclass, a TypedDict, "
             "a msgspec Struct or a pydantic model"
         )
-        raise ConfigurationError(message) from None
+        raise ConfigurationError(message)
+    validate = adapter.validate_json
 
     def decode(raw: bytes, envelope: Event) -> object:
         try:
-            return adapter.validate_json(raw)
+            return validate(raw)
         except ValidationError as error:
             first = error.errors(include_url=False, include_context=False, include_input=False)[0]
             path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])

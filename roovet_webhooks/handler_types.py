@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeAlias, TypeVar, cast, get_args
 
@@ -148,7 +147,10 @@ def names_of_caller(depth: int) -> Mapping[str, object]:
     Args:
         depth: How many frames up; 1 is who calls this.
     """
-    return dict(sys._getframe(depth + 1).f_locals)
+    frame = inspect.currentframe()
+    for _ in range(depth + 1):
+        frame = None if frame is None else frame.f_back
+    return {} if frame is None else dict(frame.f_locals)
 
 
 def _resolved(parameter: inspect.Parameter | None, function: Function, namespace: Mapping[str, object]) -> Any:  # noqa: ANN401 - any type form
@@ -160,7 +162,7 @@ def _resolved(parameter: inspect.Parameter | None, function: Function, namespace
         return annotation
     inner: Any = inspect.unwrap(innermost(function))
     if not hasattr(inner, "__globals__"):  # an object that can be called
-        inner = vars(type(inner)).get("__call__")
+        inner = vars(cast("type[object]", type(inner))).get("__call__")
     known: dict[str, object] = getattr(inner, "__globals__", {})
     try:
         return eval(annotation, known, dict(namespace))  # noqa: S307 - the application's own annotation

@@ -7,8 +7,8 @@ bytes of the text, as PHP's ``hash_hmac`` takes them (vendor document, "Webhooks
 from __future__ import annotations
 
 import functools
+import inspect
 import re
-import sys
 import warnings
 from contextlib import suppress
 from datetime import datetime
@@ -182,7 +182,7 @@ def warn_caller(message: str) -> None:
         message: The warning, without a secret.
     """
     level = 1
-    frame: FrameType | None = sys._getframe()
+    frame: FrameType | None = inspect.currentframe()
     # The standard library's stands between a `with` statement and what it enters.
     while frame is not None and frame.f_globals.get("__name__", "").startswith((_OURS, "contextlib")):
         level, frame = level + 1, frame.f_back

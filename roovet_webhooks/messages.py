@@ -105,11 +105,13 @@ def _check_parts(method: object, path: object, headers: object, body: object) ->
     if not (isinstance(method, str) and isinstance(path, str)):
         message = f"method and path must be str, not {type(method).__name__} and {type(path).__name__}"
         raise TypeError(message)
+    held, body_kind = type(headers).__name__, type(body).__name__
     if isinstance(headers, str | bytes | Mapping) or not isinstance(headers, Iterable):
-        raise _no_pairs(type(headers).__name__)
+        raise _no_pairs(held)
     for pair in cast("Iterable[object]", headers):
+        kind = type(pair).__name__
         if not isinstance(pair, tuple | list) or len(cast("Sequence[object]", pair)) != 2:  # noqa: PLR2004 - a pair
-            what = f"{type(cast('object', headers)).__name__} of {type(pair).__name__}"
+            what = f"{held} of {kind}"
             raise _no_pairs(what)
         for part in cast("Sequence[object]", pair):
             if not isinstance(part, bytes):
@@ -120,7 +122,7 @@ def _check_parts(method: object, path: object, headers: object, body: object) ->
         raise TypeError(message)
     if isinstance(body, bytearray | memoryview | Mapping) or not isinstance(body, bytes | Iterable | AsyncIterable):
         hint = "bytes(body)" if isinstance(body, bytearray | memoryview) else "the raw body, or its chunks"
-        message = f"body must be the raw bytes that arrived, not {type(body).__name__}; pass {hint}"
+        message = f"body must be the raw bytes that arrived, not {body_kind}; pass {hint}"
         raise TypeError(message)
 
 

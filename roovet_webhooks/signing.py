@@ -489,8 +489,9 @@ def _pairs(headers: object) -> Iterator[tuple[str | bytes, object]]:
         what = f"a {type(headers).__name__}"
         raise _no_headers(what)
     for pair in cast("Iterable[object]", pairs):
+        kind = type(pair).__name__
         if not (isinstance(pair, tuple | list) and len(cast("Sequence[object]", pair)) == 2):  # noqa: PLR2004 - a pair
-            what = f"a {type(headers).__name__} with a {type(pair).__name__} in it"
+            what = f"a {type(headers).__name__} with a {kind} in it"
             raise _no_headers(what)
         name, value = cast("tuple[object, object]", pair)
         if not isinstance(name, str | bytes):

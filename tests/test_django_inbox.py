@@ -1122,6 +1122,26 @@ class TestChecks:
         receiver.inbox.close()  # type: ignore[attr-defined]  # a SQLInbox
 
 
+def test_the_checks_find_workers_without_a_handler(on_sqlite: Shop) -> None:
+    on_sqlite.receiver.on("transfer.settled", name="transfer")(lambda _event: None)
+
+    def found() -> list[tuple[str | None, str]]:
+        errors = run_checks(databases=[on_sqlite.alias])
+        return [
+            (error.id, error.msg) for error in errors if error.id in {"roovet_webhooks.E010", "roovet_webhooks.W010"}
+        ]
+
+    with mounted(on_sqlite.receiver, asgi=False):
+        assert found() == []
+        on_sqlite.inbox.beat("old", [Served("default", ("fulfil",), ("order.created",))])
+        lacking = "handlers of default: this application has the handler book, transfer, and no worker has it"
+        assert found() == [("roovet_webhooks.E010", lacking)]
+        on_sqlite.inbox.beat("new", [on_sqlite.receiver.served()])
+        ((code, message),) = found()
+        assert code == "roovet_webhooks.W010"
+        assert "old alone has the handler fulfil for the event order.created" in message
+
+
 def test_it_says_where_it_is() -> None:
     assert repr(DjangoInbox("shop")) == "DjangoInbox(using='shop')"
     row = tables().delivery(delivery_id="dlv_1")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import http.client
 import io
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from hypothesis import given
@@ -71,14 +71,20 @@ maybe = st.one_of(anything, st.just(HEADER), st.just({"X-Roovet-Signature": HEAD
 
 
 def raises_what_it_documents(call: Callable[[], object], *documented: type[Exception]) -> None:
+    expected = (WebhookError, TypeError, *documented)
+    error = next(iter(errors_of(call)), None)
+    assert error is None or isinstance(error, expected), repr(error)
+    # A sentence of ours, not of what failed somewhere inside.
+    for words in ("unsupported operand", "object is not", "expected string or bytes"):
+        assert words not in str(error)
+
+
+def errors_of(call: Callable[[], object]) -> list[Exception]:
     try:
         call()
-    except (WebhookError, TypeError, *documented) as error:
-        words = str(error)
-        # A sentence of ours, not of what failed somewhere inside.
-        assert "unsupported operand" not in words
-        assert "object is not" not in words
-        assert "expected string or bytes" not in words
+    except Exception as error:  # noqa: BLE001 - what is tested
+        return [error]
+    return []
 
 
 @given(raw=raws, signature=maybe, secret=secrets, now=anything)
@@ -141,10 +147,10 @@ def test_headers_of_a_wrong_shape(headers: Any, words: str) -> None:  # noqa: AN
 def test_headers_of_the_standard_library() -> None:
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers_of(RAW).items())
     headers = http.client.parse_headers(io.BytesIO(lines.encode() + b"\r\n"))
-    assert construct_event(RAW, headers, SECRET, now=NOW).event == "order.created"  # type: ignore[arg-type] - it has items
-    assert construct_event(RAW, [[b"X-Roovet-Signature", HEADER.encode()]], SECRET, now=NOW).event == "order.created"  # type: ignore[list-item] - as ASGI servers have them
+    assert construct_event(RAW, headers, SECRET, now=NOW).event == "order.created"  # type: ignore[arg-type]  # it has items
+    assert construct_event(RAW, [[b"X-Roovet-Signature", HEADER.encode()]], SECRET, now=NOW).event == "order.created"  # type: ignore[list-item]  # as ASGI servers have them
     with pytest.raises(WebhookError, match="there is no X-Roovet-Signature header"):
-        construct_event(RAW, {"X-Roovet-Signature": None}, SECRET, now=NOW)  # type: ignore[dict-item] - as .get gives it
+        construct_event(RAW, {"X-Roovet-Signature": None}, SECRET, now=NOW)  # type: ignore[dict-item]  # as .get gives it
 
 
 @pytest.mark.parametrize("now", ["1762782800", True, 10**400, [NOW]])
@@ -176,10 +182,10 @@ def test_a_receiver_takes_requests_of_its_own() -> None:
     words = "a receiver takes a WebhookRequest, not dict"
     for call in (receiver.receive, receiver.open):
         with pytest.raises(TypeError, match=words):
-            call({})  # type: ignore[operator] - what is tested
+            call(cast("Any", {}))
     for later in (receiver.receive_async, receiver.open_async):
         with pytest.raises(TypeError, match=words):
-            asyncio.run(later({}))  # type: ignore[operator] - what is tested
+            asyncio.run(later(cast("Any", {})))
     with receiver.override(clock=lambda: NOW):
         assert receiver.open(request_of(RAW)).event.event == "order.created"
 
@@ -190,7 +196,7 @@ def view(*_arguments: object) -> None: ...
 MOUNTS: dict[str, Callable[[Any], object]] = {
     "WebhookApp(receiver)": starlette_adapter.WebhookApp,
     "WebhookMiddleware(app, receiver=receiver)": lambda value: starlette_adapter.WebhookMiddleware(
-        view,  # type: ignore[arg-type] - any application
+        view,  # type: ignore[arg-type]  # any application
         receiver=value,
     ),
     "Depends(verified_delivery(receiver))": starlette_adapter.verified_delivery,
@@ -225,4 +231,4 @@ def test_an_adapter_without_a_receiver(call: str, value: object, words: str) -> 
 
 def test_a_bare_guard_names_the_view() -> None:
     with pytest.raises(ConfigurationError, match="over view; it is missing the receiver in parentheses"):
-        flask_adapter.verified_webhook(view)  # type: ignore[arg-type] - what is tested
+        flask_adapter.verified_webhook(view)  # type: ignore[arg-type]  # what is tested

@@ -279,7 +279,7 @@ def test_two_receivers_with_the_same_handlers_are_no_twins(durable: World) -> No
 def test_a_receiver_that_is_gone_is_no_twin(durable: World) -> None:
     before = Version(durable, "book")
     before.receiver.check()
-    before.me = before  # type: ignore[attr-defined] - only the collector frees it
+    before.me = before  # type: ignore[attr-defined]  # only the collector frees it
     del before
     Version(durable, "book_transfer").receiver.check()
 
@@ -335,7 +335,7 @@ def test_a_check_finds_events_that_no_worker_handles(durable: World) -> None:
 def test_a_worker_of_an_older_version_says_nothing(durable: World) -> None:
     new = Version(durable, "book")
     beat(new)
-    given(new.inbox.beat("old", [Served(ENDPOINT, None, None)]))  # type: ignore[arg-type] - as older rows are
+    given(new.inbox.beat("old", [Served(ENDPOINT, None, None)]))  # type: ignore[arg-type]  # as older rows are
     assert problems(new) == []
 
 

@@ -104,7 +104,7 @@ def _store_as_version_1(world: SQLWorld, delivery: Delivery) -> None:
     values = recorded(delivery, delivery.raw, "")
     del values["handlers"]
     now = round(1000 * world.wall)
-    values |= stored(delivery.event.ts, now=now, settle=0)
+    values |= stored(delivery.event.ts, received_at=now, now=now, settle=0)
     names = ", ".join(_COLUMNS_1)
     parameters = ", ".join(f":{name}" for name in _COLUMNS_1)
     world.execute(f"INSERT INTO roovet_delivery ({names}) VALUES ({parameters})", **values)  # noqa: S608 - names of columns
@@ -129,7 +129,7 @@ def test_an_inbox_of_version_1_is_upgraded_and_still_serves_code_of_version_1(em
     found = {one.delivery.event.id: one.claim.handlers for one in take(inbox)}
     assert found == {"before": None, "beside": None, "after": ("book",)}
     given(inbox.beat("new", [Served("shop", ("book",), ("*",))]))
-    told = {worker.owner: (worker.handlers, worker.patterns) for worker in inbox.workers()}
+    told = {worker.owner: (worker.handlers, worker.patterns) for worker in given(inbox.workers())}
     assert told == {"old": (None, None), "new": (("book",), ("*",))}
 
 

@@ -146,7 +146,7 @@ def keyword_only(*, event: Settled) -> None: ...
 
 
 router.on(Settled)(defaulted)
-router.on("order.created")(book)  # type: ignore[arg-type]  # pyright: ignore[reportCallIssue, reportArgumentType] - it wants a Settled
+router.on("order.created")(book)  # the annotation is the type
 router.on("order.created", type=Order)(audit)  # type: ignore[arg-type]  # pyright: ignore[reportCallIssue, reportArgumentType] - it wants an Event
 router.on(OrderCreated)(Service().handle)  # type: ignore[arg-type]  # pyright: ignore[reportCallIssue, reportArgumentType] - it wants a Settled
 router.on(Settled)(too_many)  # type: ignore[arg-type]  # pyright: ignore[reportCallIssue, reportArgumentType] - nobody gives it a client
