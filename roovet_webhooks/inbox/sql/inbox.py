@@ -412,10 +412,8 @@ class SQLInbox:
 
     def reap(self) -> Pending[Sequence[tuple[int, bool]]]:
         """Free deliveries whose claims have run out; see `DurableInbox.reap`."""
-        columns = (
-            *(_c.id, _c.fence, _c.lease_until, _c.endpoint, _c.failures, _c.crashes),
-            *(_c.owner, _c.history),
-        )
+        names = ("id", "fence", "lease_until", "endpoint", "failures", "crashes", "owner", "history")
+        columns = [_c[name] for name in names]
 
         def reap(connection: Connection, now: int) -> Sequence[tuple[int, bool]]:
             self._time.look(now, self._moment())
