@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 E = TypeVar("E")
+F = TypeVar("F", bound="Callable[..., object]")
 T = TypeVar("T")
 
 ANY_HANDLER = "*"
@@ -47,6 +48,14 @@ class Registrar(Protocol[T]):
     def __call__(self, handler: Callable[[T], R], /) -> Callable[[T], R]: ...
     @overload
     def __call__(self, handler: Callable[[T, Delivery], R], /) -> Callable[[T, Delivery], R]: ...
+
+
+class AnnotatedRegistrar(Protocol):
+    """Decorates a handler whose annotation says what it takes."""
+
+    def __call__(self, handler: F, /) -> F:
+        """Register the handler, and return it."""
+        ...
 
 
 class Handler:
@@ -130,7 +139,7 @@ class Router:
     @overload
     def on(self, event: str, /, *, type: type[E], name: str | None = ...) -> Registrar[E]: ...
     @overload
-    def on(self, event: str, /, *, name: str | None = ...) -> Registrar[Any]: ...
+    def on(self, event: str, /, *, name: str | None = ...) -> AnnotatedRegistrar: ...
 
     def on(
         self,

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 from binascii import unhexlify
-from typing import NoReturn, TypeAlias, cast
+from typing import NoReturn, TypeAlias
 
 from roovet_webhooks.errors import (
     FutureTimestamp,
@@ -130,8 +130,8 @@ def _malformed(fault: str, item: int | None = None) -> NoReturn:
 
 def not_a_header(name: str, value: object) -> TypeError:
     """Return the error for what cannot be the value of a header, such as a list of values."""
-    hint = "pass its one element" if isinstance(value, list | tuple) else f"pass request.headers.get({name!r})"
-    kind = type(cast("object", value)).__name__
+    kind = type(value).__name__
+    hint = "pass its one element" if kind in {"list", "tuple"} else f"pass request.headers.get({name!r})"
     return TypeError(f"the value of {name} must be str or bytes, not {kind}; {hint}")
 
 

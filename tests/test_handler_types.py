@@ -167,7 +167,7 @@ def test_a_method_in_a_class_body_is_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"would get the event as self; .*router.on\('…'\)\(Handlers\(\).book"):
 
         class Handlers:
-            @router.on("order.created")  # type: ignore[arg-type]
+            @router.on("order.created")
             def book(self, event: Event) -> None: ...
 
     class Bound:

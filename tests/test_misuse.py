@@ -71,7 +71,7 @@ maybe = st.one_of(anything, st.just(HEADER), st.just({"X-Roovet-Signature": HEAD
 
 
 def raises_what_it_documents(call: Callable[[], object], *documented: type[Exception]) -> None:
-    expected = (WebhookError, TypeError, *documented)
+    expected: tuple[type[Exception], ...] = (WebhookError, TypeError, *documented)
     error = next(iter(errors_of(call)), None)
     assert error is None or isinstance(error, expected), repr(error)
     # A sentence of ours, not of what failed somewhere inside.
@@ -150,7 +150,7 @@ def test_headers_of_the_standard_library() -> None:
     assert construct_event(RAW, headers, SECRET, now=NOW).event == "order.created"  # type: ignore[arg-type]  # it has items
     assert construct_event(RAW, [[b"X-Roovet-Signature", HEADER.encode()]], SECRET, now=NOW).event == "order.created"  # type: ignore[list-item]  # as ASGI servers have them
     with pytest.raises(WebhookError, match="there is no X-Roovet-Signature header"):
-        construct_event(RAW, {"X-Roovet-Signature": None}, SECRET, now=NOW)  # type: ignore[dict-item]  # as .get gives it
+        construct_event(RAW, {"X-Roovet-Signature": None}, SECRET, now=NOW)  # type: ignore[arg-type]  # as .get gives it
 
 
 @pytest.mark.parametrize("now", ["1762782800", True, 10**400, [NOW]])

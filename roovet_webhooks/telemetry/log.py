@@ -34,7 +34,7 @@ def _as_record(_logger: object, _method: str, event: MutableMapping[str, Any]) -
     name = event.pop("event")
     error = event.pop("exc_info", None)
     # A line is read by a person: the delivery's id says the same as its key, in half as many characters.
-    left_out = {"key"} if "delivery" in event else set()
+    left_out: set[str] = {"key"} if "delivery" in event else set()
     message = " ".join([name, *(f"{key}={value!r}" for key, value in event.items() if key not in left_out)])
     # %-formatting happens only with arguments, and there are none: a % in a value stays what it is.
     return (message,), {"extra": {"roovet": dict(event)}, "exc_info": error}

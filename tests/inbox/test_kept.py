@@ -50,8 +50,9 @@ class Kept:
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
-        self.proxy: Any = connection.connection
-        self.driver: Any = self.proxy.driver_connection
+        proxy: Any = connection.connection
+        self.proxy = proxy
+        self.driver: Any = proxy.driver_connection
         self.cursor: Any = self.driver.cursor()
         self.cursor.execute(ROWS)
         self.cursor.fetchone()

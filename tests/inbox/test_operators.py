@@ -345,7 +345,8 @@ class TestAClockThatIsAhead:
 
     def tidied(self, inbox: Any) -> Purged:  # noqa: ANN401 - a DurableInbox
         given(inbox.reap())
-        return inbox.tidy()
+        tidied: Purged = inbox.tidy()
+        return tidied
 
     @pytest.mark.parametrize("begins", ["before", "then"])
     def test_it_erases_nothing(self, durable: World, begins: str, caplog: pytest.LogCaptureFixture) -> None:

@@ -165,7 +165,8 @@ class World:
 
     def crash(self, *processes: Any) -> None:  # noqa: ANN401 - durable inboxes
         """Let processes forget what they hold, as though they had died and begun anew; all of the world's when none."""
-        for process in processes or self.processes:
+        several: tuple[Any, ...] = processes or tuple(self.processes)
+        for process in several:
             keeper = process._keeper if hasattr(process, "_keeper") else process._here().keeper
             keeper._held.clear()
 

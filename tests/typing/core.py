@@ -46,7 +46,7 @@ from roovet_webhooks import (
 from roovet_webhooks.django import DjangoInbox
 from roovet_webhooks.inbox.protocol import DurableInbox  # noqa: TC001 - as users import it
 from roovet_webhooks.inbox.sql import SQLInbox
-from roovet_webhooks.routing import Registrar
+from roovet_webhooks.routing import AnnotatedRegistrar, Registrar
 
 
 class Settled(Event, event="transfer.settled"):
@@ -91,7 +91,7 @@ def read(event: Settled, created: OrderCreated) -> None:
 
 assert_type(router.on(Settled), Registrar[Settled])
 assert_type(router.on(Event), Registrar[Event])
-assert_type(router.on("order.created"), Registrar[Any])
+assert_type(router.on("order.created"), AnnotatedRegistrar)
 assert_type(router.on("order.created", type=Order), Registrar[Order])
 assert_type(router.on("order.created", type=OrderDict), Registrar[OrderDict])
 assert_type(router.on("order.created", type=OrderModel), Registrar[OrderModel])
