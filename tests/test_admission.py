@@ -65,6 +65,9 @@ def test_only_post(method: str) -> None:
         b"application/json;charset=UTF-8",
         b'application/json ;\tcharset="utf-8" ',
         b"application/json ",
+        b"application/json\t",
+        b"application/json\t;charset=utf-8",
+        b"application/json;\t charset=utf-8\t",
     ],
     ids=repr,
 )
@@ -97,6 +100,40 @@ def test_anything_else(value: bytes) -> None:
     with pytest.raises(UnsupportedMediaType) as caught:
         head_of((b"content-type", value))
     assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize(
+    "value", [b"application/json", b'application/json ;\tcharset="utf-8" ', b"application/json;charset=utf-8"]
+)
+def test_every_media_type_one_character_away(value: bytes) -> None:
+    for place in range(len(value)):
+        before, after = value[:place], value[place + 1 :]
+        for variant in (before + after, *(before + bytes([byte]) + after for byte in range(256))):
+            essence, *parameters = variant.lower().split(b";")
+            allowed = [[], [b"charset=utf-8"], [b'charset="utf-8"']]
+            good = (
+                essence.rstrip(b" \t") == b"application/json" and [one.strip(b" \t") for one in parameters] in allowed
+            )
+            try:
+                head_of((b"content-type", variant))
+            except UnsupportedMediaType:
+                assert not good, variant
+            else:
+                assert good, variant
+
+
+def test_every_length_one_character_away() -> None:
+    for place in range(3):
+        for byte in range(256):
+            length = b"042"[:place] + bytes([byte]) + b"042"[place + 1 :]
+            try:
+                found = head_of(JSON, (b"content-length", length)).length
+            except PayloadTooLarge:
+                assert int(length) > 100
+            except LengthRequired:
+                assert not length.isdigit()
+            else:
+                assert found == int(length) <= 100
 
 
 def test_no_content_type_or_two() -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from support import NOW
 
 from roovet_webhooks import ConfigurationError, Delivery, Event, Verified
-from roovet_webhooks.delivery import Dedupe, Identity, make_delivery
+from roovet_webhooks.delivery import Dedupe, Identity, id_of, make_delivery
 from roovet_webhooks.events import parse_envelope
 
 RAW = b'{"event":"order.created","id":"ord_1","ts":1762782800,"note":"private"}'
@@ -96,10 +96,40 @@ def test_dedupe_decides_alone(key: str | bytes) -> None:
     assert one.identity.ts == 0
 
 
+def test_endpoint_and_tenant_stay_what_they_are_with_dedupe() -> None:
+    delivery = delivery_of(endpoint="shop", tenant="acme", dedupe=lambda event: event.id)
+    assert delivery.identity == Identity("shop", "acme", 0, sha256(b"ord_1").digest())
+    assert (delivery.endpoint, delivery.tenant) == ("shop", "acme")
+    assert delivery_of(endpoint="shop", tenant="acme").identity == Identity(
+        "shop", "acme", 1762782800, sha256(RAW).digest()
+    )
+
+
 @pytest.mark.parametrize("key", [None, "", b"", 5, ("a",)], ids=repr)
 def test_a_dedupe_that_makes_no_key_is_refused(key: object) -> None:
     with pytest.raises(ConfigurationError, match=r"dedupe must return a non-empty str or bytes for 'order.created'"):
         delivery_of(dedupe=cast("Dedupe", lambda _event: key))
+
+
+@pytest.mark.parametrize(
+    ("identity", "expected"),
+    [
+        (Identity("default", "default", 1762782800, bytes(32)), "dlv_6e483fddfd5802d55117858c83a2c062"),
+        (Identity("shop", "acme", 0, bytes(range(32))), "dlv_8824ab35c4e7f0299e1e308bc77590de"),
+        (Identity("épicerie", "", 253402300799, b"\xff" * 32), "dlv_c31f272905bfde4ed451325538e78dd8"),
+    ],
+)
+def test_an_id_is_the_same_in_every_release(identity: Identity, expected: str) -> None:
+    # Users keep them as the keys of what they did.
+    assert id_of(identity) == expected
+
+
+def test_a_delivery_is_a_value() -> None:
+    delivery = delivery_of()
+    for value, field in ((delivery, "attempt"), (delivery.identity, "endpoint")):
+        with pytest.raises(AttributeError, match="immutable"):
+            setattr(value, field, 2)
+    assert delivery == delivery_of()
 
 
 def test_a_delivery_travels() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import sys
 import traceback
 import warnings
 from contextlib import suppress
@@ -30,10 +31,11 @@ from roovet_webhooks import (
     verify,
 )
 from roovet_webhooks.explain import explain
-from roovet_webhooks.keys import as_keyring
+from roovet_webhooks.keys import as_keyring, forget_variables
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+    from types import FrameType
 
 LONG = "whsec_" + "a" * 40
 
@@ -96,11 +98,13 @@ def test_what_cannot_be_a_secret_is_refused_without_being_shown(value: object, r
             b"'\x81\r\n" * 8 + b"'",
             "whsec_a$b{c}d5f2b8c1e9a7d4036",
             "yours_5f2b8c1e9a7d4036b1c2d3",
+            *(f'"{LONG}', f"'{LONG}", f'{LONG}"', f"'{LONG}\""),
         ),
     ],
     ids=[
         *("text", "bytes", "beyond ASCII", "long", "binary"),
         *("binary with white space", "binary with quotes", "text with a dollar", "words and digits"),
+        *("a quote in front", "an apostrophe in front", "a quote at the end", "two unlike quotes"),
     ],
 )
 def test_accepted(value: str | bytes) -> None:
@@ -213,6 +217,17 @@ def test_only_a_single_secret_without_a_period_is_the_only_one() -> None:
     assert Keyring([Secret(SECRET, expires=1)]).only() is None
 
 
+def test_a_secret_is_never_used_outside_of_its_period() -> None:
+    early, late = Secret(SECRET, not_before=NOW + 1), Secret(OTHER_SECRET, name="late", expires=NOW)
+    for secret, moments in ((early, [NOW + 1]), (late, [NOW - 1])):
+        for keyring in (Keyring([secret]), as_keyring(secret), Tenant("acme", [secret]).keyring):
+            assert [now for now in (NOW - 1, NOW, NOW + 1) if keyring.active(now)] == moments
+            assert keyring.only() is None
+            assert keyring.active(NOW) == ()
+    with pytest.raises(SignatureMismatch, match="there is none"):
+        verify(b"{}", sign(b"{}", SECRET, timestamp=NOW), early, now=NOW)
+
+
 def test_rotation_loses_no_delivery_and_says_which_secret_matched() -> None:
     old = Secret(OTHER_SECRET, name="old", expires=NOW + 100)
     new = Secret(SECRET, name="new", not_before=NOW)
@@ -275,6 +290,86 @@ def test_nor_where_the_application_makes_an_error_of_a_warning(taker: str) -> No
     assert not [frame for frame in ours if SECRET[:20] in str(frame.locals)]
 
 
+# Frames of ours, wherever an exception came through
+
+
+def ours(source: str, **names: object) -> Callable[..., Any]:
+    """Return the function ``f`` of a source as if a module of the package had it."""
+    namespace: dict[str, Any] = {"__name__": "roovet_webhooks.made_up", **names}
+    exec(source, namespace)  # noqa: S102 - frames with a name of ours
+    return cast("Callable[..., Any]", namespace["f"])
+
+
+FAIL = ours("def f(held):\n    raise ValueError('first')")
+CHAINS: dict[str, Callable[[str], object]] = {
+    "cause": ours(
+        "def f(held):\n try: fail(held)\n except ValueError as error: raise KeyError('second') from error", fail=FAIL
+    ),
+    "context": ours("def f(held):\n try: fail(held)\n except ValueError: raise KeyError('second')", fail=FAIL),
+    "hidden context": ours(
+        "def f(held):\n try: fail(held)\n except ValueError: raise KeyError('second') from None", fail=FAIL
+    ),
+    "both": ours(
+        "def f(held):\n try: fail(held)\n except ValueError:\n"
+        "  try: fail(held)\n  except ValueError as error: raise KeyError('second') from error",
+        fail=FAIL,
+    ),
+}
+
+
+def held_in(error: BaseException | None, *, seen: frozenset[int] = frozenset()) -> list[str]:
+    """Return what the frames of an exception and of all that led to it hold, but for this file's."""
+    if error is None or id(error) in seen:
+        return []
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__) if frame.f_code.co_filename != __file__]
+    own = [repr(frame.f_locals) for frame in frames]
+    seen |= {id(error)}
+    return own + held_in(error.__cause__, seen=seen) + held_in(error.__context__, seen=seen)
+
+
+@pytest.mark.parametrize("chain", CHAINS)
+def test_no_frame_of_what_led_to_an_exception_keeps_anything(chain: str) -> None:
+    with pytest.raises(KeyError, match="second") as caught:
+        CHAINS[chain]("s3cr3t")
+    assert "s3cr3t" in str(held_in(caught.value))
+    forget_variables(caught.value)
+    assert len(held_in(caught.value)) >= 2
+    assert "s3cr3t" not in str(held_in(caught.value))
+
+
+def test_exceptions_that_led_to_each_other_are_no_circle() -> None:
+    one, other = ValueError("one"), KeyError("other")
+    one.__cause__, other.__cause__ = other, one
+    forget_variables(one)
+    assert (one.__cause__, other.__cause__) == (other, one)
+
+
+def test_frames_of_others_are_left_as_they_are() -> None:
+    theirs = ours("def f(held):\n fail(held)", fail=FAIL, __name__="library.core")
+    nameless = ours("def f(held):\n del globals()['__name__']\n call(held)", call=theirs)
+    for libraries, left in (((), 2), (("library.",), 1)):
+        with pytest.raises(ValueError, match="first") as caught:
+            ours("def f(held):\n call(held)", call=nameless)("s3cr3t")
+        forget_variables(caught.value, libraries=libraries)
+        assert str(held_in(caught.value)).count("s3cr3t") == left
+        nameless.__globals__["__name__"] = "roovet_webhooks.made_up"
+
+
+def test_a_keyring_that_is_being_made_can_be_shown() -> None:
+    # As a debugger or a crash report shows it.
+    shown: list[str] = []
+
+    def secrets() -> Iterator[str]:
+        frame: FrameType | None = sys._getframe()
+        while frame is not None:
+            shown.extend(repr(value) for value in frame.f_locals.values() if isinstance(value, Keyring))
+            frame = frame.f_back
+        yield SECRET
+
+    assert repr(Keyring(secrets())) == "Keyring('secret-1')"
+    assert set(shown) == {"Keyring()"}
+
+
 # A warning points at the line of the application, however deep the secret is made
 
 
@@ -300,7 +395,8 @@ def test_a_warning_points_at_the_line_of_the_application(entry: str) -> None:
     with warnings.catch_warnings(record=True) as caught, suppress(SignatureMismatch):
         warnings.simplefilter("always")
         ENTRIES[entry]()
-    assert {warning.filename for warning in caught} == {__file__}
+    line = ENTRIES[entry].__code__.co_firstlineno
+    assert {(warning.filename, warning.lineno) for warning in caught} == {(__file__, line)}
 
 
 def test_the_examples_of_this_documentation_work_and_are_reported(caplog: pytest.LogCaptureFixture) -> None:

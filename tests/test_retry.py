@@ -34,6 +34,8 @@ def test_attempts_are_counted_from_one() -> None:
         {"factor": math.nan},
         {"first": "5"},
         {"factor": None},
+        {"most": "3600"},
+        {"first": True},
     ],
     ids=str,
 )
@@ -44,7 +46,10 @@ def test_numbers_that_decide_nothing_are_refused(numbers: dict[str, Any]) -> Non
 
 @pytest.mark.parametrize(
     "numbers",
-    [{"max_attempts": 0}, {"max_attempts": 2.5}, {"max_crashes": "3"}, {"max_age": -1}, {"max_age": "3d"}],
+    [
+        *({"max_attempts": 0}, {"max_attempts": 2.5}, {"max_attempts": True}, {"max_crashes": "3"}, {"max_crashes": 0}),
+        *({"max_age": -1}, {"max_age": "3d"}),
+    ],
     ids=str,
 )
 def test_limits_that_are_none_are_refused(numbers: dict[str, Any]) -> None:
@@ -58,3 +63,43 @@ def test_a_wait_never_shrinks_and_never_ends_the_process(
 ) -> None:
     policy = RetryPolicy(first=first, factor=factor, most=most)
     assert first <= policy.delay(attempt) <= policy.delay(attempt + more) <= most
+
+
+def test_the_defaults_are_those_that_are_documented() -> None:
+    policy = RetryPolicy()
+    assert (policy.first, policy.factor, policy.most) == (5, 2, 3600)
+    assert (policy.max_attempts, policy.max_crashes, policy.max_age) == (20, 3, 259_200)
+
+
+def test_the_smallest_limits_are_limits() -> None:
+    policy = RetryPolicy(first=1, most=1, factor=1, max_attempts=1, max_crashes=1, max_age=0)
+    assert policy.delay(9) == 1
+    assert policy.after_failure(failures=1, crashes=0) is None
+    assert policy.after_crash(failures=0, crashes=1) is None
+    assert policy.after_missing(age=0) is policy.after_postponement(age=0, after=1) is None
+
+
+def test_failures_and_crashes_together_use_up_the_attempts() -> None:
+    policy = RetryPolicy(first=1, factor=2, most=100, max_attempts=5, max_crashes=3)
+    failed = [
+        [policy.after_failure(failures=failures, crashes=crashes) for crashes in (0, 2)] for failures in (1, 2, 3)
+    ]
+    assert failed == [[1, 4], [2, 8], [4, None]]
+    crashed = [[policy.after_crash(failures=failures, crashes=crashes) for crashes in (1, 2, 3)] for failures in (0, 3)]
+    assert crashed == [[1, 2, None], [8, None, None]]
+
+
+def test_how_long_a_delivery_may_be_put_off() -> None:
+    policy = RetryPolicy(max_age=10_000)
+    assert [policy.after_postponement(age=age, after=7) for age in (0, 9_999.9, 10_000, 10_001)] == [7, 7, None, None]
+    waits = [policy.after_missing(age=age) for age in (0, 10, 20, 2_990, 3_000, 9_999, 10_000)]
+    assert waits == [1, 1, 2, 299, 300, 300, None]
+
+
+def test_a_policy_is_a_value_with_named_parts() -> None:
+    policy = RetryPolicy()
+    with pytest.raises(AttributeError, match="immutable"):
+        policy.first = 0  # type: ignore[misc]  # what is refused
+    positional: Any = RetryPolicy
+    with pytest.raises(TypeError, match="positional"):
+        positional(5)

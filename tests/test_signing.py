@@ -147,6 +147,23 @@ def test_the_fast_way_and_the_general_one_agree(
         )
 
 
+def test_a_header_one_character_away_is_refused_or_is_the_same_one_way_or_the_other() -> None:
+    single = Keyring([Secret(SECRET)])
+    verifier = Verifier(single)
+    for header in (HEADER, f"{HEADER},v1={'0b' * 32}"):
+        for place in range(len(header)):
+            before, after = header[:place], header[place + 1 :]
+            edges = "/:@[`g{ ~\x7f\x80\xff\n\x00"
+            for variant in (before + after, *(before + other + after for other in f"0123456789afAFtv=,.{edges}")):
+                fast = verdict(verifier.verify, RAW, variant, now=NOW)
+                assert fast == verdict(verifier.verify, RAW, variant.encode("latin-1"), now=NOW)
+                assert fast == verdict(
+                    streamed, single, [RAW], variant.encode("latin-1"), truncated=False, unsigned=None
+                )
+                if place < len(HEADER) and variant != header:
+                    assert not isinstance(fast, Verified), ascii(variant)
+
+
 @given(near_valid())
 def test_two_active_secrets_accept_what_either_does(delivery: tuple[bytes, str]) -> None:
     raw, header = delivery
@@ -196,6 +213,43 @@ def test_what_we_sign_is_what_the_standard_library_computes(raw: bytes, moment: 
     header = sign(raw, SECRET, timestamp=moment)
     assert header == f"t={moment},v1={by_hand(raw, SECRET, str(moment).encode())}"
     assert verify(raw, header, SECRET, now=moment) == (moment, "default")
+
+
+def test_a_truncated_digest_is_refused_unless_asked_for() -> None:
+    cut = HEADER[:-32]
+    calls: list[Callable[..., Any]] = [
+        lambda secret, **options: verify(RAW, cut, secret, now=NOW, **options),
+        lambda secret, **options: Verifier(secret, **options).verify(RAW, cut, now=NOW),
+        lambda secret, **options: construct_event(RAW, cut, secret, now=NOW, **options),
+    ]
+    ring = Keyring([Secret(OTHER_SECRET, name="other"), Secret(SECRET, name="mine")])
+    for call in calls:
+        for secret in (SECRET, Secret(SECRET), [SECRET], [OTHER_SECRET, SECRET], ring):
+            with pytest.raises(MalformedSignature, match="accept_truncated"):
+                call(secret)
+            call(secret, accept_truncated=True)
+
+
+@pytest.mark.parametrize("secret", [SECRET, [SECRET], [OTHER_SECRET, SECRET]], ids=["one", "a list", "two"])
+def test_the_tolerance_reaches_every_form_of_a_secret(secret: Any) -> None:  # noqa: ANN401 - any form is the point
+    for call in (verify, construct_event):
+        call(RAW, HEADER, secret, now=NOW + 300)
+        call(RAW, HEADER, secret, now=NOW + 1000, tolerance=1000)
+        with pytest.raises(StaleTimestamp):
+            call(RAW, HEADER, secret, now=NOW + 301)
+        with pytest.raises(StaleTimestamp):
+            call(RAW, HEADER, secret, now=NOW + 6, tolerance=5)
+
+
+def test_what_signs_and_verifies_does_so_again_and_again() -> None:
+    signer, secret = Signer(SECRET), Secret(SECRET)
+    keyrings = [Keyring([secret]), Keyring([secret, Secret(OTHER_SECRET, name="other")])]
+    for _ in range(3):
+        assert signer.sign(RAW, timestamp=NOW) == HEADER
+        assert sign(RAW, secret, timestamp=NOW) == HEADER
+        for keyring in keyrings:
+            assert Verifier(keyring).verify(RAW, HEADER, now=NOW).timestamp == NOW
+            assert streamed(keyring, [RAW], HEADER, truncated=False, unsigned=None).timestamp == NOW
 
 
 def test_the_system_clock_is_the_default() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import json
 from base64 import b64decode
 from pathlib import Path
@@ -11,7 +13,7 @@ import pytest
 
 from roovet_webhooks import MalformedSignature, Secret, SignatureMismatch, Verified, Verifier, sign, verify
 from roovet_webhooks.errors import TimestampError
-from roovet_webhooks.mac import keyed
+from roovet_webhooks.mac import fresh, keyed, other
 
 VECTORS = Path(__file__).parent / "vectors"
 
@@ -55,6 +57,29 @@ def test_rfc_4231(vector: dict[str, Any]) -> None:
     assert digest[: len(expected)] == expected
 
 
+def test_a_secret_is_keyed_once_and_stays_good() -> None:
+    secret = Secret("whsec_5f2b8c1e9a7d4036b1c2d3e4f5061728")
+    mac = keyed(secret)
+    assert keyed(secret) is mac is secret.keyed
+    copy = mac.copy()
+    copy.update(b"something")
+    assert copy.finalize() != keyed(secret).copy().finalize() == fresh(secret.reveal()).finalize()
+
+
+@pytest.mark.parametrize("name", ["md5", "sha1", "sha224", "sha384", "sha512"])
+def test_the_other_algorithms_are_what_the_standard_library_computes(name: str) -> None:
+    key, length = b"a key of some length", hashlib.new(name).digest_size
+    mac = other(key, length)
+    assert mac is not None
+    mac.update(b"a message")
+    assert mac.finalize() == hmac.digest(key, b"a message", name)
+
+
+def test_no_algorithm_verifies_by_another_name() -> None:
+    assert [length for length in range(100) if other(b"a key", length)] == [16, 20, 28, 48, 64]
+    assert fresh(b"a key").finalize() == hmac.digest(b"a key", b"", "sha256")
+
+
 def test_rfc_4231_has_a_truncated_case_of_the_leftmost_128_bits() -> None:
     assert [vector["tc"] for vector in RFC if vector["bits"] == 128] == [5]
 
@@ -92,9 +117,9 @@ def test_a_changed_body_is_refused(vector: dict[str, Any]) -> None:
         with pytest.raises(SignatureMismatch):
             verifier.verify(bytes(raw), vector["header"], now=vector["t"])
         raw[place] ^= 1
-    for other in (bytes(raw) + b"\n", b" " + bytes(raw), bytes(raw)[:-1] or b"x"):
+    for changed in (bytes(raw) + b"\n", b" " + bytes(raw), bytes(raw)[:-1] or b"x"):
         with pytest.raises(SignatureMismatch):
-            verifier.verify(other, vector["header"], now=vector["t"])
+            verifier.verify(changed, vector["header"], now=vector["t"])
 
 
 @php
