@@ -165,9 +165,9 @@ def migrate(alias: str) -> None:
 
 
 @contextmanager
-def database(kind: str, directory: Path, **options: object) -> Generator[str]:
-    """Make a database with the tables of an inbox and of the shop, and yield its alias."""
-    with settings_of(kind, directory) as settings, added(kind, {**settings, **options}) as alias:
+def database(kind: str, directory: Path, *, name: str | None = None, **options: object) -> Generator[str]:
+    """Make a database with the tables of an inbox and of the shop, and yield its alias: the kind, or the name."""
+    with settings_of(kind, directory) as settings, added(name or kind, {**settings, **options}) as alias:
         migrate(alias)
         with connections[alias].schema_editor() as editor:
             editor.create_model(Entry)

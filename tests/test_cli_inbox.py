@@ -585,9 +585,8 @@ def test_a_short_h_helps_everywhere() -> None:
 # The log of a worker
 
 
-@pytest.fixture
-def bare_logging(monkeypatch: pytest.MonkeyPatch) -> logging.Logger:
-    """Have logging as a process finds it that has not set it up."""
+def make_logging_bare(monkeypatch: pytest.MonkeyPatch) -> logging.Logger:
+    """Have logging as a process finds it that has not set it up. Not a fixture: pytest adds handlers before a test."""
     root_logger = logging.getLogger()
     monkeypatch.setattr(root_logger, "handlers", [])
     monkeypatch.setattr(root_logger, "level", logging.WARNING)
@@ -596,8 +595,9 @@ def bare_logging(monkeypatch: pytest.MonkeyPatch) -> logging.Logger:
 
 
 def test_the_log_of_a_worker_has_times_and_leaves_out_what_has_a_handler(
-    bare_logging: logging.Logger, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    bare_logging = make_logging_bare(monkeypatch)
     operations.log_to_stderr("info", but="django")
     assert bare_logging.level == logging.INFO
     logging.getLogger("shop").info("booked")
@@ -605,7 +605,8 @@ def test_the_log_of_a_worker_has_times_and_leaves_out_what_has_a_handler(
     assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} INFO booked\n", capsys.readouterr().err)
 
 
-def test_logging_that_has_been_set_up_is_left_alone(bare_logging: logging.Logger) -> None:
+def test_logging_that_has_been_set_up_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    bare_logging = make_logging_bare(monkeypatch)
     mine = logging.NullHandler()
     bare_logging.addHandler(mine)
     operations.log_to_stderr("debug")

@@ -63,7 +63,8 @@ def shop(alias: str) -> Iterator[Shop]:
 
 @pytest.fixture
 def on_sqlite(tmp_path: Path) -> Iterator[Shop]:
-    with database("sqlite", tmp_path) as alias:
+    # Not under the name of its kind, which a fixture of the module may have at the time.
+    with database("sqlite", tmp_path, name="on_sqlite") as alias:
         yield from _opened(alias)
 
 

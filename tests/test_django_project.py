@@ -134,7 +134,7 @@ def hooks() -> list[Any]:
 
 NAMED: dict[str, tuple[dict[str, object], list[str]]] = {
     "nothing": ({"MIDDLEWARE": [SECURITY, COMMON]}, []),
-    "https": ({"MIDDLEWARE": [SECURITY], "SECURE_SSL_REDIRECT": True}, ["W010 /hooks/<slug:shop>/hook, /own"]),
+    "https": ({"MIDDLEWARE": [SECURITY], "SECURE_SSL_REDIRECT": True}, ["W020 /hooks/<slug:shop>/hook, /own"]),
     "https, without the middleware": ({"MIDDLEWARE": [COMMON], "SECURE_SSL_REDIRECT": True}, []),
     "https, known of a proxy": (
         {
@@ -146,12 +146,12 @@ NAMED: dict[str, tuple[dict[str, object], list[str]]] = {
     ),
     "https, one exempt": (
         {"MIDDLEWARE": [SECURITY], "SECURE_SSL_REDIRECT": True, "SECURE_REDIRECT_EXEMPT": ["^hooks/[a-z]+/hook$"]},
-        ["W010 /own"],
+        ["W020 /own"],
     ),
-    "www": ({"MIDDLEWARE": [COMMON], "PREPEND_WWW": True}, ["W011 www"]),
+    "www": ({"MIDDLEWARE": [COMMON], "PREPEND_WWW": True}, ["W021 www"]),
     "www, without the middleware": ({"MIDDLEWARE": [SECURITY], "PREPEND_WWW": True}, []),
-    "no host": ({"DEBUG": False, "ALLOWED_HOSTS": []}, ["W013 ALLOWED_HOSTS"]),
-    "local hosts": ({"DEBUG": False, "ALLOWED_HOSTS": ["localhost", "127.0.0.1"]}, ["W013 ALLOWED_HOSTS"]),
+    "no host": ({"DEBUG": False, "ALLOWED_HOSTS": []}, ["W023 ALLOWED_HOSTS"]),
+    "local hosts": ({"DEBUG": False, "ALLOWED_HOSTS": ["localhost", "127.0.0.1"]}, ["W023 ALLOWED_HOSTS"]),
     "a host": ({"DEBUG": False, "ALLOWED_HOSTS": ["localhost", ".shop.example"]}, []),
 }
 
@@ -174,5 +174,5 @@ def test_a_mount_under_a_language_prefix_is_named() -> None:
     patterns = i18n_patterns(path("hooks/", include(hooks())))
     with site(*patterns, *hooks()):
         [found] = run_checks()
-    assert found.id == "roovet_webhooks.W012"
+    assert found.id == "roovet_webhooks.W022"
     assert "/en-us/hooks/hooks/<slug:shop>/hook, /en-us/hooks/own stands" in found.msg

@@ -54,6 +54,7 @@ INTERNAL = {
     "inbox.limits": "Delivery.transaction says how long one may last",
     "inbox.locks": "a part of the store in SQLite",
     "inbox.options": "what the options of the durable inboxes share",
+    "inbox.trusted_time": "which time pruning believes; the explanation of what is promised says it",
     "inbox.threads": "how the threads of an inbox start",
     "inbox.rows": "what the durable inboxes share, for whoever writes another store",
     "inbox.pending": "an answer that is not there yet: the protocol names it",

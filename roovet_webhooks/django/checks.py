@@ -64,8 +64,10 @@ def _mismatches(inbox: DjangoInbox) -> Iterator[CheckMessage]:
         return  # `migrate` runs this before the tables are there, or as they are to be
     for found in mismatches(workers, [receiver.served() for receiver in mine]):
         message = f"handlers of {found.endpoint}: {found.message}"
-        kind, code = (Error, "E010") if found.level == "error" else (Warning, "W010")
-        yield kind(message, hint=REMEDY, obj=inbox, id=f"roovet_webhooks.{code}")
+        if found.level == "error":
+            yield Error(message, hint=REMEDY, obj=inbox, id="roovet_webhooks.E010")
+        else:
+            yield Warning(message, hint=REMEDY, obj=inbox, id="roovet_webhooks.W010")
 
 
 def _warnings(inbox: DjangoInbox, faults: Iterable[Fault]) -> list[Warning]:

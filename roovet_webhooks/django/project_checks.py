@@ -49,7 +49,7 @@ def check_project(app_configs: Sequence[AppConfig] | None, **_options: object) -
                 "they came by https, and no sender follows a redirect.",
                 hint="Behind a proxy that ends TLS, set SECURE_PROXY_SSL_HEADER, or name the path in "
                 "SECURE_REDIRECT_EXEMPT. Where Django's own server ends TLS, silence this check.",
-                id="roovet_webhooks.W010",
+                id="roovet_webhooks.W020",
             )
         )
     if settings.PREPEND_WWW and _COMMON in settings.MIDDLEWARE:
@@ -57,7 +57,7 @@ def check_project(app_configs: Sequence[AppConfig] | None, **_options: object) -
             Warning(
                 "PREPEND_WWW redirects deliveries to a host without www, and no sender follows a redirect.",
                 hint="Give Roovet the URL with www, and silence this check.",
-                id="roovet_webhooks.W011",
+                id="roovet_webhooks.W021",
             )
         )
     if localized := [mount.route for mount in mounts if mount.localized]:
@@ -66,7 +66,7 @@ def check_project(app_configs: Sequence[AppConfig] | None, **_options: object) -
                 f"{_listed(localized)} stands under i18n_patterns: without the language in its path, a delivery is "
                 "redirected, and no sender follows a redirect.",
                 hint="Mount it outside i18n_patterns.",
-                id="roovet_webhooks.W012",
+                id="roovet_webhooks.W022",
             )
         )
     if not settings.DEBUG and _LOCAL_HOSTS.issuperset(settings.ALLOWED_HOSTS):
@@ -74,7 +74,7 @@ def check_project(app_configs: Sequence[AppConfig] | None, **_options: object) -
             Warning(
                 "ALLOWED_HOSTS has no host that Roovet can reach, so every delivery is answered 400.",
                 hint="Add the host of the URL that Roovet posts to.",
-                id="roovet_webhooks.W013",
+                id="roovet_webhooks.W023",
             )
         )
     return found
