@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
+import msgspec
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from test_delivery import delivery_of
 
 from roovet_webhooks import ConfigurationError, Delivery, InboxFull, InvalidTransition, LeaseLost, MemoryInbox
+from roovet_webhooks.delivery import Identity
 from roovet_webhooks.inbox.protocol import STEPS, Claim, Outcome, State, Step, Stored, Verdict, next_state
 
 if TYPE_CHECKING:
@@ -171,7 +176,72 @@ def test_a_delivery_that_was_forgotten_repeats_no_fence() -> None:
     assert fences == sorted(set(fences))
 
 
-@pytest.mark.parametrize("bounds", [{"remember": 0}, {"remember": float("nan")}, {"max_deliveries": 0}], ids=str)
+def test_a_delivery_that_comes_anew_takes_its_place_at_the_end() -> None:
+    clock = Clock()
+    inbox = MemoryInbox(remember=10, max_deliveries=2, clock=clock)
+    inbox.complete(claimed(inbox, numbered(1)), Outcome.HANDLED)
+    clock.now += 5
+    inbox.complete(claimed(inbox, numbered(2)), Outcome.HANDLED)
+    clock.now += 6
+    inbox.complete(claimed(inbox, numbered(1)), Outcome.HANDLED)
+    inbox.complete(claimed(inbox, numbered(3)), Outcome.HANDLED)
+    assert inbox.store(numbered(1), claim=True).verdict is Verdict.DUPLICATE
+    assert claimed(inbox, numbered(2)).attempt == 1
+
+
+def test_it_remembers_for_a_day_unless_told_otherwise() -> None:
+    clock = Clock()
+    inbox = MemoryInbox(clock=clock)
+    inbox.complete(claimed(inbox, numbered(1)), Outcome.HANDLED)
+    clock.now += 86_399
+    assert inbox.store(numbered(1), claim=True).verdict is Verdict.DUPLICATE
+    clock.now += 1
+    assert claimed(inbox, numbered(1)).attempt == 1
+
+
+def test_it_remembers_a_hundred_thousand_unless_told_otherwise() -> None:
+    inbox, delivery = MemoryInbox(), numbered(0)
+    for number in range(100_000):
+        identity = msgspec.structs.replace(delivery.identity, ts=number)
+        inbox.store(msgspec.structs.replace(delivery, identity=identity), claim=False)
+    assert len(inbox) == 100_000
+    inbox.store(numbered(1), claim=False)
+    assert len(inbox) == 100_000
+
+
+def test_a_look_at_what_is_over_costs_once_a_second() -> None:
+    clock = Clock()
+    inbox = MemoryInbox(remember=0.5, clock=clock)
+    inbox.store(numbered(1), claim=False)
+    clock.now += 0.9
+    inbox.store(numbered(2), claim=False)
+    assert len(inbox) == 2
+    clock.now += 0.1
+    inbox.store(numbered(3), claim=False)
+    assert len(inbox) == 2
+
+
+def test_what_was_buried_is_not_run_again() -> None:
+    inbox = MemoryInbox()
+    claim = claimed(inbox, numbered(1))
+    inbox.bury(claim, "no attempt is left", Outcome.FAILED)
+    assert inbox.store(numbered(1), claim=True) == Stored(Verdict.DUPLICATE)
+    with pytest.raises(LeaseLost):
+        inbox.bury(claim, "again", Outcome.FAILED)
+
+
+def test_it_holds_nothing_that_outlives_the_process() -> None:
+    inbox = MemoryInbox()
+    claim = claimed(inbox, numbered(1))
+    assert (inbox.durable, inbox.blocking, inbox.timeout) == (False, False, None)
+    with inbox.keeping(claim) as is_sure:
+        assert is_sure is True
+    inbox.confirm(claim)
+
+
+@pytest.mark.parametrize(
+    "bounds", [{"remember": 0}, {"remember": float("nan")}, {"max_deliveries": 0}, {"remember": -1}], ids=str
+)
 def test_a_bound_that_is_none(bounds: dict[str, int]) -> None:
     with pytest.raises(ConfigurationError, match="must be positive"):
         MemoryInbox(**cast("Any", bounds))
@@ -190,6 +260,60 @@ def test_of_many_threads_one_gets_the_claim() -> None:
     with ThreadPoolExecutor(threads) as pool:
         verdicts = list(pool.map(take, range(threads)))
     assert sorted(verdicts) == sorted([Verdict.NEW] + [Verdict.IN_FLIGHT] * (threads - 1))
+
+
+class SlowRecords(OrderedDict[Identity, Any]):
+    """Records that take a while to look up, so that others come in between."""
+
+    def get(self, key: Identity, default: Any = None, /) -> Any:  # noqa: ANN401 - a record
+        found = super().get(key, default)
+        time.sleep(0.005)
+        return found
+
+
+def test_nobody_comes_between_the_look_and_the_claim() -> None:
+    inbox = MemoryInbox()
+    inbox._records = SlowRecords()
+    barrier = threading.Barrier(4, timeout=30)
+
+    def take(delivery: Delivery) -> Stored:
+        barrier.wait()
+        return inbox.store(delivery, claim=True)
+
+    for number in range(3):
+        with ThreadPoolExecutor(4) as pool:
+            stored = list(pool.map(take, [numbered(number)] * 4))
+        assert sorted(one.verdict for one in stored) == [*[Verdict.IN_FLIGHT] * 3, Verdict.NEW]
+        [claim] = [one.claim for one in stored if one.claim is not None]
+
+        def settle(name: str, claim: Claim = claim) -> bool:
+            barrier.wait()
+            with suppress(LeaseLost):
+                getattr(inbox, name)(claim, *SETTLEMENTS[name][0], **SETTLEMENTS[name][1])
+                return True
+            return False
+
+        with ThreadPoolExecutor(4) as pool:
+            assert sum(pool.map(settle, SETTLEMENTS)) == 1
+
+
+SETTLEMENTS: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
+    "complete": ((Outcome.HANDLED,), {}),
+    "fail": (("x",), {"retry_in": 0}),
+    "release": ((), {"retry_in": 0}),
+    "bury": (("x", Outcome.FAILED), {}),
+}
+
+
+def test_handlers_that_succeed_at_the_same_time_are_all_remembered() -> None:
+    inbox = MemoryInbox()
+    inbox._records = SlowRecords()
+    claim = claimed(inbox, numbered(1))
+    names = [f"h{number}" for number in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda name: inbox.succeed(claim, name), names))
+    inbox.release(claim, retry_in=0)
+    assert claimed(inbox, numbered(1)).succeeded == set(names)
 
 
 class Machine(RuleBasedStateMachine):
