@@ -281,9 +281,11 @@ def _pydantic_decoder(wanted: Any) -> Decode:  # noqa: ANN401 - any type form
     return decode
 
 
-_PATH = re.compile(r"at `(?:key in )?(\$[^`]*)`\Z")
+_PATH = re.compile(r"at `(?:key` in `)?(\$[^`]*)`\Z")
 # A value that msgspec repeats, quoted or not, and whatever else stands in quotes, quotes of its own included.
-_VALUE = re.compile(r"(?:(?<=Invalid value )|(?<=Invalid enum value )).*?(?= - at `[^`]*`\Z|\Z)|'.*'", re.DOTALL)
+_VALUE = re.compile(
+    r"(?:(?<=Invalid value )|(?<=Invalid enum value )).*?(?= - at (?:`key` in )?`[^`]*`\Z|\Z)|'.*'", re.DOTALL
+)
 
 
 def _refused(fault: str, wanted: object, envelope: Event) -> EventValidationError:

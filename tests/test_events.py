@@ -213,7 +213,7 @@ class AsModel(pydantic.BaseModel):
 @pydantic.dataclasses.dataclass
 class AsPydanticDataclass:
     id: str
-    amount_cents: int
+    amount_cents: Annotated[int, pydantic.Field(gt=0)]
 
 
 class Refund(pydantic.BaseModel):
@@ -331,6 +331,29 @@ class Choosy(Event, event="transfer.settled"):
     table: dict[str, int] | None = None
 
 
+class ByNumber(msgspec.Struct, tag_field="kind", tag=1):
+    pass
+
+
+class ByOtherNumber(msgspec.Struct, tag_field="kind", tag=2):
+    pass
+
+
+class ByName(msgspec.Struct, tag_field="kind", tag="one"):
+    pass
+
+
+class ByOtherName(msgspec.Struct, tag_field="kind", tag="two"):
+    pass
+
+
+class HoldsUnion(Event, event="transfer.settled"):
+    part: ByNumber | ByOtherNumber | None = None
+    named: ByName | ByOtherName | None = None
+    keyed: dict[Literal["a", "b"], int] | None = None
+    counted: dict[int, int] | None = None
+
+
 class ChoosyModel(pydantic.BaseModel):
     colour: Colour | None = None
     count: Annotated[int, pydantic.Field(ge=3)] | None = None
@@ -352,6 +375,18 @@ class TestRefusedEvents:
             (Choosy, {"count": "s3cr3t"}, "$.count"),
             (Choosy, {"text": "s3cr3t"}, "$.text"),
             (Choosy, {"table": {"s3cr3t": "x"}}, "$.table[...]"),
+            (HoldsUnion, {"part": {"kind": 424242}}, "$.part.kind"),
+            (HoldsUnion, {"part": {"kind": -424242}}, "$.part.kind"),
+            (HoldsUnion, {"named": {"kind": "s3cr3t"}}, "$.named.kind"),
+            (HoldsUnion, {"named": {"kind": "line\ns3cr3t"}}, "$.named.kind"),
+            (HoldsUnion, {"named": {"kind": "it's\n\ns3cr3t - at `$.x`\n' - at `key` in `$.y`"}}, "$.named.kind"),
+            (HoldsUnion, {"keyed": {"s3cr3t": 1}}, "$.keyed"),
+            (HoldsUnion, {"keyed": {"it's\ns3cr3t - at `key` in `$.x`": 1}}, "$.keyed"),
+            (HoldsUnion, {"counted": {"s3cr3t": 1}}, "$.counted"),
+            (AsPydanticDataclass, {"amount_cents": -1}, "$.amount_cents"),
+            (AsModel, {"amount_cents": 0}, "$.amount_cents"),
+            (ChoosyModel, {"colour": "s3cr3t", "count": 1}, "$.colour"),
+            (ChoosyModel, {"count": 1, "rows": "s3cr3t"}, "$.count"),
             (ChoosyModel, {"colour": "s3cr3t"}, "$.colour"),
             (ChoosyModel, {"count": 2}, "$.count"),
             (ChoosyModel, {"rows": [{"k": 1}, {"k": "s3cr3t"}]}, "$.rows[1].k"),
@@ -371,6 +406,21 @@ class TestRefusedEvents:
         assert "424242" not in told
         assert error.__cause__ is None
         assert error.__suppress_context__
+        # Where it is stands in the sentence too.
+        assert param in str(error)
+
+    @pytest.mark.parametrize("wanted", [AsDataclass | None, AsDataclass | AsModel, AsTypedDict | None], ids=repr)
+    def test_a_type_without_a_name_is_shown_as_it_is(self, wanted: object) -> None:
+        with pytest.raises(EventValidationError) as caught:
+            build(wanted, amount_cents="s3cr3t")
+        assert f"transfer.settled does not fit {wanted!r}: " in str(caught.value)
+        assert "s3cr3t" not in str(caught.value)
+
+    @pytest.mark.parametrize("wanted", [Choosy, dict[str, Any], AsDataclass | None], ids=repr)
+    def test_what_is_nested_too_deeply_is_refused_like_any_other(self, wanted: object) -> None:
+        deep = body()[:-1] + b',"x":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+        with pytest.raises(EventValidationError, match="does not fit"):
+            decoder_of(wanted)(deep, parse_envelope(body()))
 
     def test_a_missing_field(self) -> None:
         with pytest.raises(EventValidationError, match="missing required field `amount_cents`") as caught:

@@ -17,7 +17,12 @@ from roovet_webhooks.inbox.protocol import STEPS, TRANSITIONS, Claim, Outcome, S
 NOW = 1_762_782_800_000
 FREE: dict[str, Any] = {"owner": None, "lease_until": None}
 NEW: dict[str, Any] = {
-    "fence": 0, "failures": 0, "crashes": 0, "round": 1, "outcome": None, "finished_at": None,
+    "fence": 0,
+    "failures": 0,
+    "crashes": 0,
+    "round": 1,
+    "outcome": None,
+    "finished_at": None,
     **FREE,
 }
 CLAIM = Claim(Identity("shop", "default", 1, bytes(32)), 7, attempt=3, failures=2, crashes=1)
