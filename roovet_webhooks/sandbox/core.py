@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import re
 import secrets
@@ -246,8 +247,14 @@ class Sandbox:
             limit: How many at most.
             without: Numbers of messages that are being sent.
         """
-        with self.database.begin() as connection:
+        with self.database.look() as connection:
             return outbox.due_messages(connection, self.clock.milliseconds(), limit=limit, without=without)
+
+    def next_due(self) -> float:
+        """Return when the next message is due, Unix milliseconds; infinity when none is pending."""
+        with self.database.look() as connection:
+            found = outbox.next_due(connection)
+        return math.inf if found is None else found
 
     def settle(self, due: DueMessage, result: Result) -> None:
         """Write down what came of an attempt, and when the next one is."""

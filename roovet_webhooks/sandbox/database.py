@@ -225,9 +225,13 @@ class Database:
 
     Args:
         path: A file, which outlives the process; in memory when ``None``.
+
+    Attributes:
+        commits: How many transactions may have changed something; whoever waits for a change looks at it.
     """
 
     def __init__(self, path: Path | None = None) -> None:
+        self.commits: int = 0
         self._engine = create_engine(
             "sqlite://" if path is None else f"sqlite:///{path}",
             # One connection serves all threads, one after another.
@@ -243,6 +247,13 @@ class Database:
     @contextmanager
     def begin(self) -> Generator[Connection]:
         """Run one transaction: all of it holds, or, after an exception, nothing of it."""
+        with self.look() as connection:
+            yield connection
+        self.commits += 1
+
+    @contextmanager
+    def look(self) -> Generator[Connection]:
+        """Run a transaction that changes nothing."""
         with self._turn, self._engine.begin() as connection:
             yield connection
 

@@ -133,6 +133,8 @@ class Sender:
         self._timeout = timeout
         self._transport = transport
         self._under_way: set[int] = set()
+        self._seen = -1
+        self._next_due: float = 0.0
 
     async def run(self) -> None:
         """Send what is due, for ever."""
@@ -151,11 +153,15 @@ class Sender:
                 await anyio.sleep(_BUSY if due else _IDLE)
 
     async def _take(self, room: int) -> list[DueMessage]:
-        if room <= 0:
+        commits = self._sandbox.database.commits
+        unchanged = commits == self._seen and self._sandbox.clock.milliseconds() < self._next_due
+        if room <= 0 or unchanged:
             return []
-
         due = await anyio.to_thread.run_sync(partial(self._sandbox.due, limit=room, without=self._under_way))
         self._under_way.update(message.id for message in due)
+        if not due:
+            self._next_due = await anyio.to_thread.run_sync(self._sandbox.next_due)
+            self._seen = commits
         return due
 
     async def _attempt(self, client: httpx2.AsyncClient, due: DueMessage) -> None:
