@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import pickle
+from contextlib import nullcontext
 from hashlib import sha256
-from typing import cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,6 +18,11 @@ from support import NOW
 from roovet_webhooks import ConfigurationError, Delivery, Event, Verified
 from roovet_webhooks.delivery import Dedupe, Identity, id_of, make_delivery
 from roovet_webhooks.events import parse_envelope
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
 
 RAW = b'{"event":"order.created","id":"ord_1","ts":1762782800,"note":"private"}'
 
@@ -122,6 +130,61 @@ def test_a_dedupe_that_makes_no_key_is_refused(key: object) -> None:
 def test_an_id_is_the_same_in_every_release(identity: Identity, expected: str) -> None:
     # Users keep them as the keys of what they did.
     assert id_of(identity) == expected
+
+
+def test_a_dedupe_that_raises_is_named_as_what_failed() -> None:
+    fault = KeyError("order")
+
+    def broken(_event: Event) -> str:
+        raise fault
+
+    with pytest.raises(ConfigurationError, match=r"dedupe raised KeyError for 'order.created'") as caught:
+        delivery_of(dedupe=broken)
+    assert caught.value.__cause__ is fault
+
+
+class RunningHandler:
+    """Stands for whoever runs a handler."""
+
+    def transaction(self) -> Any:  # noqa: ANN401 - the connection's own
+        return nullcontext("a connection")
+
+    async def in_transaction(self, function: Callable[..., T], *arguments: object) -> T:
+        return function("a connection", *arguments)
+
+
+def test_a_handlers_delivery_opens_its_transaction() -> None:
+    delivery = delivery_of()
+    within = delivery.within(RunningHandler())
+    assert within == msgspec.structs.replace(delivery, scope=within.scope)
+    assert delivery.scope is None
+    with within.transaction() as connection:
+        assert connection == "a connection"
+    assert asyncio.run(within.in_transaction(lambda *given: given, 1, 2)) == ("a connection", 1, 2)
+    assert delivery.within(None) is delivery
+
+
+def test_no_other_delivery_has_a_transaction() -> None:
+    delivery = delivery_of()
+    with pytest.raises(ConfigurationError, match="a handler that runs from a durable inbox"):
+        delivery.transaction()
+    with pytest.raises(ConfigurationError, match="a handler that runs from a durable inbox"):
+        asyncio.run(delivery.in_transaction(lambda _connection: None))
+
+
+def test_an_attempt_sees_its_number() -> None:
+    delivery = delivery_of()
+    assert delivery.attempt == 1
+    assert delivery.numbered(1) is delivery
+    third = delivery.numbered(3)
+    assert third == msgspec.structs.replace(delivery, attempt=3)
+    assert (third.attempt, third.id) == (3, delivery.id)
+
+
+def test_it_is_made_of_named_parts() -> None:
+    positional: Any = Delivery
+    with pytest.raises(TypeError, match="positional"):
+        positional(delivery_of().identity)
 
 
 def test_a_delivery_is_a_value() -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import traceback
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from support import NOW, SECRET, payload, request_of
@@ -14,6 +15,9 @@ from roovet_webhooks import (
     Delivery,
     DropDelivery,
     Event,
+    InboxUnavailable,
+    LeaseLost,
+    MemoryInbox,
     RetryLater,
     RetryPolicy,
     Router,
@@ -21,9 +25,13 @@ from roovet_webhooks import (
     WebhookReceiver,
     WebhookResponse,
 )
+from roovet_webhooks.bridge import SyncBridge, run
+from roovet_webhooks.dispatch import begin_with_users_code, call_hooks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from roovet_webhooks.inbox.protocol import Claim
 
 both = pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
 
@@ -31,7 +39,7 @@ both = pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
 class Handlers:
     """A router of handlers that each end in their own way, and a record of the runs."""
 
-    def __init__(self, **ends: BaseException | None) -> None:
+    def __init__(self, *, inbox: MemoryInbox | None = None, **ends: BaseException | None) -> None:
         self.ends = ends
         self.runs: list[str] = []
         self.errors: list[tuple[Exception, Delivery]] = []
@@ -40,7 +48,7 @@ class Handlers:
             self.router.on("*", name=name)(self._handler(name))
         self.router.on_error(lambda error, delivery: self.errors.append((error, delivery)))
         self.receiver = WebhookReceiver(
-            SECRET, router=self.router, clock=lambda: NOW, retry=RetryPolicy(first=7, factor=2, most=20)
+            SECRET, router=self.router, clock=lambda: NOW, retry=RetryPolicy(first=7, factor=2, most=20), inbox=inbox
         )
         self.request = request_of()
 
@@ -232,3 +240,191 @@ def test_the_attempt_is_counted() -> None:
         receiver.receive(request)
     assert [attempt for attempt, _ in attempts] == [1, 2, 3]
     assert len({delivery_id for _, delivery_id in attempts}) == 1
+
+
+# What is told
+
+
+def told(caplog: pytest.LogCaptureFixture, event: str) -> list[tuple[dict[str, Any], BaseException | None]]:
+    """Return the fields of what was told under a name, and what was raised."""
+    found = [record for record in caplog.records if record.getMessage().split(" ")[0] == event]
+    return [(vars(record)["roovet"], record.exc_info[1] if record.exc_info else None) for record in found]
+
+
+@both
+def test_each_end_of_a_handler_is_told_with_its_reason(is_async: bool, caplog: pytest.LogCaptureFixture) -> None:  # noqa: FBT001 - a case
+    caplog.set_level("DEBUG", "roovet_webhooks")
+    fault = ValueError("x")
+    handlers = Handlers(a=fault, b=RetryLater(5, "stock is locked"), c=DropDelivery("a test order"), d=None)
+    handlers.answer(is_async=is_async)
+    [(failed, error)] = told(caplog, "handler.failed")
+    assert (failed["handler"], error) == ("a", fault)
+    [(later, error)] = told(caplog, "handler.retry_later")
+    assert (later["handler"], later["reason"], error) == ("b", "stock is locked", None)
+    [(dropped, error)] = told(caplog, "handler.dropped")
+    assert (dropped["handler"], dropped["reason"], error) == ("c", "a test order", None)
+    for fields in (failed, later, dropped):
+        assert (fields["event_type"], fields["endpoint"], fields["tenant"]) == ("order.created", "default", "default")
+        assert (fields["attempt"], fields["secret"]) == (1, "default")
+        assert fields["delivery"] == handlers.errors[0][1].id
+        assert fields["resource"] == handlers.errors[0][1].event.id
+
+
+@pytest.mark.parametrize("kind", ["function", "partial", "object"])
+def test_a_hook_of_any_kind_that_raises_changes_nothing(kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    fault = RuntimeError("the hook broke")
+    seen: list[object] = []
+
+    def broken(*_: object) -> None:
+        raise fault
+
+    class Hook:
+        def __call__(self, *_: object) -> None:
+            raise fault
+
+    hooks: dict[str, Callable[..., None]] = {"function": broken, "partial": partial(broken, 1), "object": Hook()}
+    run(call_hooks([hooks[kind], lambda *given: seen.append(given)], SyncBridge(), 1, 2))
+    assert seen == [(1, 2)]
+    [(fields, error)] = told(caplog, "hook.failed")
+    assert error is fault
+    assert fields["hook"] == (broken.__qualname__ if kind == "function" else repr(hooks[kind]))
+    # Frames of ours would show the event and the delivery.
+    assert {frame.f_code.co_filename for frame, _ in traceback.walk_tb(fault.__traceback__)} == {__file__}
+
+
+@both
+def test_the_traceback_begins_in_the_handler(is_async: bool, caplog: pytest.LogCaptureFixture) -> None:  # noqa: FBT001 - a case
+    cause, fault = OSError("disk"), ValueError("x")
+    fault.__cause__ = cause
+    handlers = Handlers(a=fault)
+    handlers.answer(is_async=is_async)
+    assert [frame.f_code.co_name for frame, _ in traceback.walk_tb(fault.__traceback__)] == ["handler"]
+    assert told(caplog, "handler.failed")[0][1] is fault
+
+
+def raised_through(*modules: str) -> ValueError:
+    """Return an error that came up through functions of these modules, the outermost first."""
+    error = ValueError("x")
+
+    def fail() -> None:
+        raise error
+
+    call: Callable[[], object] = fail
+    for name in reversed(modules):
+        namespace: dict[str, Any] = {"__name__": name, "call": call}
+        exec("def f():\n    call()", namespace)  # noqa: S102 - a frame of that module
+        call = namespace["f"]
+    try:
+        call()
+    except ValueError:
+        # Without this frame and that of `fail`.
+        kept: Any = error.__traceback__
+        error.__traceback__ = end = kept.tb_next
+        while end.tb_next.tb_next is not None:
+            end = end.tb_next
+        end.tb_next = None
+    return error
+
+
+OURS = "roovet_webhooks.dispatch"
+
+
+@pytest.mark.parametrize(
+    ("modules", "left"),
+    [
+        ([OURS, "shop.handlers"], ["shop.handlers"]),
+        ([OURS, "anyio.to_thread", "anyio._backends", "shop.handlers"], ["shop.handlers"]),
+        ([OURS, "asgiref.sync", "shop.handlers"], ["shop.handlers"]),
+        ([OURS, "asyncio.tasks", "concurrent.futures.thread", OURS, "shop.handlers"], ["shop.handlers"]),
+        ([OURS, "shop.handlers", "asyncio.locks", OURS], ["shop.handlers", "asyncio.locks", OURS]),
+        ([OURS, "anyioish.core", OURS], ["anyioish.core", OURS]),
+        (["shop.handlers"], ["shop.handlers"]),
+        # Nothing of the user's: the carrier has failed.
+        ([OURS, OURS, "anyio.to_thread", "anyio._backends"], ["anyio.to_thread", "anyio._backends"]),
+        (["asyncio.tasks", "asyncio.locks"], ["asyncio.tasks", "asyncio.locks"]),
+    ],
+    ids=" ".join,
+)
+def test_what_stands_before_the_users_code_is_left_out(modules: list[str], left: list[str]) -> None:
+    error, cause = raised_through(*modules), raised_through(*modules)
+    error.__cause__ = cause
+    begin_with_users_code(error)
+    for one in (error, cause):
+        assert [frame.f_globals["__name__"] for frame, _ in traceback.walk_tb(one.__traceback__)] == left
+
+
+# What the inbox is asked for
+
+
+class Asked(MemoryInbox):
+    """An inbox in memory that notes how claims are settled, and may be down."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.settled: list[tuple[Any, ...]] = []
+        self.error: Exception | None = None
+
+    def _note(self, *asked: object) -> None:
+        self.settled.append(asked)
+        if self.error is not None:
+            raise self.error
+
+    def complete(self, claim: Claim, outcome: Any, **options: Any) -> None:  # noqa: ANN401 - as the inbox has them
+        self._note("complete", str(outcome), options["attempt"])
+        super().complete(claim, outcome)
+
+    def fail(self, claim: Claim, error: str, *, retry_in: float, **options: Any) -> None:  # noqa: ANN401 - as above
+        self._note("fail", error, retry_in, options["attempt"])
+        super().fail(claim, error, retry_in=retry_in)
+
+    def release(self, claim: Claim, *, retry_in: float, error: str | None = None, **options: Any) -> None:  # noqa: ANN401 - as above
+        self._note("release", error, retry_in, options["attempt"])
+        super().release(claim, retry_in=retry_in)
+
+
+@both
+def test_how_a_claim_is_settled(is_async: bool) -> None:  # noqa: FBT001 - a case
+    inbox = Asked()
+    handlers = Handlers(inbox=inbox, a=ValueError("x"), b=None)
+    for end in (ValueError("x"), RetryLater(), RetryLater(90, "locked"), RetryLater(0), None):
+        handlers.ends["a"] = end
+        handlers.answer(is_async=is_async)
+    asked = [settled[:-1] for settled in inbox.settled]
+    assert asked == [
+        ("fail", "failed", 7),
+        ("release", "retry later", 14),
+        ("release", "retry later", 90),
+        ("release", "retry later", 0),
+        ("complete", "handled"),
+    ]
+    attempts = [settled[-1] for settled in inbox.settled]
+    assert [attempt.number for attempt in attempts] == [1, 2, 3, 4, 5]
+    assert [str(attempt.outcome) for attempt in attempts] == ["failed", *["retry_later"] * 3, "handled"]
+    runs = [[(run.handler, run.outcome, run.error) for run in attempt.runs] for attempt in attempts]
+    later = [[("a", "retry_later", "RetryLater")]] * 3
+    assert runs == [[("a", "failed", "ValueError"), ("b", "handled", None)], *later, [("a", "handled", None)]]
+    assert all(0 <= run.duration <= attempt.duration for attempt in attempts for run in attempt.runs)
+
+
+@pytest.mark.parametrize("error", [None, InboxUnavailable("down"), LeaseLost("over")], ids=repr)
+@pytest.mark.parametrize("end", [SystemExit(3), KeyboardInterrupt()], ids=repr)
+def test_what_ends_the_process_counts_and_goes_on(end: BaseException, error: Exception | None) -> None:
+    inbox = Asked()
+    inbox.error = error
+    handlers = Handlers(inbox=inbox, a=end, b=None)
+    with pytest.raises(type(end)) as caught:
+        handlers.answer(is_async=False)
+    assert caught.value is end
+    assert handlers.runs == ["a"]
+    [(what, reason, wait, attempt)] = inbox.settled
+    assert (what, reason, wait) == ("fail", "failed", 7)
+    assert [(run.handler, run.outcome) for run in attempt.runs] == [("a", "failed")]
+
+
+@both
+def test_a_store_that_goes_away_is_no_failure_of_a_handler(is_async: bool) -> None:  # noqa: FBT001 - a case
+    inbox = Asked()
+    inbox.error = InboxUnavailable("down")
+    handlers = Handlers(inbox=inbox, a=None)
+    assert handlers.answer(is_async=is_async).status == 503
+    assert not handlers.errors

@@ -42,8 +42,10 @@ from roovet_webhooks import (
     WebhookResponse,
     sign,
 )
-from roovet_webhooks.errors import TenantLookupFailed
+from roovet_webhooks.bridge import SyncBridge, run
+from roovet_webhooks.errors import IncompleteBody, TenantLookupFailed
 from roovet_webhooks.inbox.pending import Pending
+from roovet_webhooks.tenants import Tenants
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -393,6 +395,24 @@ class TestBodies:
         assert isinstance(shop.rejected[0], BodyAlreadyRead)
         assert "has consumed the body" in str(shop.rejected[0])
 
+    @pytest.mark.parametrize(
+        ("version", "header", "expected"),
+        [
+            *(("1.0", b"x-other", BodyAlreadyRead), ("1.1", b"x-other", BodyAlreadyRead)),
+            *(("2", b"x-other", IncompleteBody), ("3", b"x-other", IncompleteBody)),
+            *(("1.1", b"upgrade", IncompleteBody), ("1.1", b"Upgrade", IncompleteBody)),
+        ],
+    )
+    def test_nobody_is_blamed_where_a_stranger_can_declare_what_he_does_not_send(
+        self, version: str, header: bytes, expected: type[Exception]
+    ) -> None:
+        shop = Shop()
+        raw = payload()
+        request = with_body(b"", raw, (b"content-length", b"%d" % len(raw)), (header, b"h2c"))
+        request.http_version = version
+        shop.receiver.receive(request)
+        assert [type(error) for error in shop.rejected] == [expected]
+
     @both
     def test_a_declared_length_that_is_true(self, answer: Answer) -> None:
         raw = payload()
@@ -729,6 +749,22 @@ class TestTenants:
         assert retry_after(response) == b"10"
         assert b"10.0.0.7" not in response.body
         assert isinstance(shop.rejected[0], TenantLookupFailed)
+        # What the operator reads: what it was that failed, where anything was raised.
+        assert isinstance(shop.rejected[0].__cause__, OSError if kind in {"sync", "async"} else type(None))
+
+    def test_another_secret_changes_nothing_else(self) -> None:
+        tenants = Tenants(None, endpoint="shop", tolerance=7, accept_truncated=True)
+        tenants.ask_first(lambda: Secret(SECRET, name="from the settings"))
+        for same, expected in (
+            (tenants.with_secret(None), "from the settings"),
+            (tenants.with_secret(SECRET), "default"),
+        ):
+            same.require()
+            name, verifier = run(same.of(request_of(), SyncBridge()))
+            assert (name, verifier.tolerance, verifier.accept_truncated) == ("default", 7, True)
+            assert [secret.name for secret in verifier.keyring] == [expected]
+        with pytest.raises(ConfigurationError, match="the receiver 'shop' has no signing secret"):
+            Tenants(None, endpoint="shop", tolerance=7, accept_truncated=True).with_secret(None).require()
 
     def test_the_resolver_runs_after_the_headers_are_checked(self) -> None:
         def never(_request: WebhookRequest) -> Tenant | None:

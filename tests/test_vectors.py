@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from cryptography.exceptions import UnsupportedAlgorithm
 
 from roovet_webhooks import MalformedSignature, Secret, SignatureMismatch, Verified, Verifier, sign, verify
 from roovet_webhooks.errors import TimestampError
-from roovet_webhooks.mac import fresh, keyed, other
+from roovet_webhooks.mac import OTHERS, fresh, keyed, other
 
 VECTORS = Path(__file__).parent / "vectors"
 
@@ -66,13 +67,24 @@ def test_a_secret_is_keyed_once_and_stays_good() -> None:
     assert copy.finalize() != keyed(secret).copy().finalize() == fresh(secret.reveal()).finalize()
 
 
-@pytest.mark.parametrize("name", ["md5", "sha1", "sha224", "sha384", "sha512"])
-def test_the_other_algorithms_are_what_the_standard_library_computes(name: str) -> None:
+@pytest.mark.parametrize("shown", ["MD5", "SHA-1", "SHA-224", "SHA-384", "SHA-512"])
+def test_the_other_algorithms_are_what_the_standard_library_computes(shown: str) -> None:
+    name = shown.lower().replace("-", "")
     key, length = b"a key of some length", hashlib.new(name).digest_size
+    assert OTHERS[length][0] == shown
     mac = other(key, length)
     assert mac is not None
     mac.update(b"a message")
     assert mac.finalize() == hmac.digest(key, b"a message", name)
+
+
+def test_an_algorithm_that_openssl_does_not_have_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        message = "not in FIPS mode"
+        raise UnsupportedAlgorithm(message)
+
+    monkeypatch.setattr("roovet_webhooks.mac.HMAC", refuse)
+    assert other(b"a key", 16) is None
 
 
 def test_no_algorithm_verifies_by_another_name() -> None:
