@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import cache
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
@@ -105,6 +106,17 @@ class Shop:
         return self.inbox.get(found.number)
 
 
+def opened_shop(alias: str) -> Generator[Shop]:
+    """Yield a shop in a database, and empty its tables afterwards."""
+    made = Shop(alias)
+    yield made
+    made.inbox.close()
+    for table in ("delivery", "handled"):
+        with connections[alias].cursor() as cursor:
+            cursor.execute(f"DELETE FROM roovet_webhooks_{table}")  # noqa: S608 - a name from here
+    Entry.objects.using(alias).delete()
+
+
 def _server(service: str) -> dict[str, Any]:
     parts = urlsplit(url_of(service))
     return {
@@ -172,3 +184,16 @@ def database(kind: str, directory: Path, *, name: str | None = None, **options: 
         with connections[alias].schema_editor() as editor:
             editor.create_model(Entry)
         yield alias
+
+
+@contextmanager
+def databases(folder: Path, **options: object) -> Generator[Callable[[str], str]]:
+    """Yield what makes a database of a kind, once, and returns its alias."""
+    with ExitStack() as stack:
+
+        @cache
+        def made(kind: str) -> str:
+            (folder / kind).mkdir()
+            return stack.enter_context(database(kind, folder / kind, **options))
+
+        yield made

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from django.db import IntegrityError, connections, transaction
-from django_support import KINDS, Entry, Shop, database
+from django_support import KINDS, Entry, Shop, databases, opened_shop
 
 from roovet_webhooks import (
     ConfigurationError,
@@ -24,7 +24,7 @@ from roovet_webhooks.inbox.protocol import Outcome, Served, State
 from roovet_webhooks.inbox.records import Query
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
     from django.db.backends.base.base import BaseDatabaseWrapper
@@ -32,36 +32,20 @@ if TYPE_CHECKING:
     from roovet_webhooks import Delivery
 
 
-@pytest.fixture(scope="module", params=KINDS)
-def alias(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with database(request.param, tmp_path_factory.mktemp(request.param)) as made:
-        yield made
-
-
 @pytest.fixture(scope="module")
-def sqlite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with database("sqlite", tmp_path_factory.mktemp("sqlite")) as made:
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], str]]:
+    with databases(tmp_path_factory.mktemp("databases")) as made:
         yield made
 
 
-@pytest.fixture
-def shop(alias: str) -> Iterator[Shop]:
-    yield from _opened(alias)
+@pytest.fixture(params=KINDS)
+def shop(request: pytest.FixtureRequest, made: Callable[[str], str]) -> Iterator[Shop]:
+    yield from opened_shop(made(request.param))
 
 
 @pytest.fixture
-def on_sqlite(sqlite: str) -> Iterator[Shop]:
-    yield from _opened(sqlite)
-
-
-def _opened(alias: str) -> Iterator[Shop]:
-    made = Shop(alias)
-    yield made
-    made.inbox.close()
-    for table in ("delivery", "handled"):
-        with connections[alias].cursor() as cursor:
-            cursor.execute(f"DELETE FROM roovet_webhooks_{table}")  # noqa: S608 - a name from here
-    Entry.objects.using(alias).delete()
+def on_sqlite(made: Callable[[str], str]) -> Iterator[Shop]:
+    yield from opened_shop(made("sqlite"))
 
 
 def _write_and_raise(shop: Shop, block: AbstractContextManager[object]) -> None:
@@ -407,13 +391,14 @@ def test_a_transaction_that_was_ended_behind_our_back_is_a_failure(
 ) -> None:
     @shop.receiver.on("*")
     def book(_event: Event) -> None:
-        shop.write("committed by itself")
+        shop.write("never")
         connections[shop.alias].connection.commit()
 
     shop.deliver()
     assert shop.work() is None
     record = shop.record()
     assert (record.failures, record.succeeded) == (1, ())
+    assert shop.entries() == []
     assert "ConfigurationError" in caplog.text
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from time import monotonic, time
 from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
 from weakref import WeakSet
@@ -14,6 +14,7 @@ from django.db import Error, IntegrityError, ProgrammingError, connections, tran
 from django.utils.connection import ConnectionDoesNotExist
 
 from roovet_webhooks.django.dialects import dialect_of
+from roovet_webhooks.django.lending import close, inherited, tidy_up
 from roovet_webhooks.django.tables import NOT_SET_UP
 from roovet_webhooks.errors import ConfigurationError, InboxUnavailable
 from roovet_webhooks.inbox.deadlines import LOOK_SECONDS, OWN_SECONDS, cut_after
@@ -152,7 +153,7 @@ class Database:
         finally:
             if connection in self._left and not connection.in_atomic_block:
                 self._left.discard(connection)
-                _close(connection)
+                close(connection)
             elif opened or connection.errors_occurred:
                 tidy_up(connection)
 
@@ -225,20 +226,6 @@ class Database:
         return InboxUnavailable(f"the inbox in the database {self.alias!r} cannot be used: {reason}")
 
 
-def _close(connection: BaseDatabaseWrapper) -> None:
-    """Close a connection so that no pool keeps it."""
-    if connection.connection is not None:
-        with suppress(Error, OSError):
-            connection.connection.close()
-    connection.close()
-
-
-def tidy_up(connection: BaseDatabaseWrapper) -> None:
-    """Close a connection that is broken or has been open for longer than ``CONN_MAX_AGE``."""
-    if not connection.in_atomic_block:
-        connection.close_if_unusable_or_obsolete()
-
-
 @contextmanager
 def _without_lock(connection: Any) -> Generator[None]:  # noqa: ANN401 - SQLite's has one attribute more
     """Have a transaction begin without SQLite's lock, whatever the settings say: its first statement takes it."""
@@ -257,7 +244,6 @@ def _without_lock(connection: Any) -> Generator[None]:  # noqa: ANN401 - SQLite'
 # Connections and locks are a process's own. Django says nothing about forks, but a delivery must not be lost to one.
 _aliases: set[str] = set()
 _turns: dict[tuple[str, str, object], Turns | None] = {}
-_inherited: list[Any] = []
 
 
 def _forget_inherited() -> None:
@@ -266,8 +252,7 @@ def _forget_inherited() -> None:
         return  # and so without a connection
     for connection in connections.all(initialized_only=True):
         if connection.alias in _aliases and connection.connection is not None:
-            # Closing it would drop the parent's locks, or end its session; so it is kept, and never used.
-            _inherited.append(connection.connection)
+            inherited.append(connection.connection)
             connection.connection = None
 
 

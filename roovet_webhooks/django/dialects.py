@@ -5,16 +5,19 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
-from contextlib import suppress
+from math import inf
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import django
 
+from roovet_webhooks.django.lending import instead_of
 from roovet_webhooks.inbox.disks import network_file_system
-from roovet_webhooks.inbox.limits import SERVER_SECONDS, SQLITE_SECONDS, Limit, SQLiteLimit, too_long
+from roovet_webhooks.inbox.lent import HandlerConnection, HandlerLimit
+from roovet_webhooks.inbox.limits import SERVER_SECONDS, SQLITE_SECONDS, too_long
 from roovet_webhooks.inbox.locks import Turns
+from roovet_webhooks.inbox.sql_text import ends_transaction, ends_transaction_on_mysql
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -45,11 +48,35 @@ class Fault(NamedTuple):
     hint: str
 
 
-class Bound(Limit, Protocol):
-    """A `Limit` that has to be ended."""
+class Bound(Protocol):
+    """The bound on a handler's transaction; each method does what it does in a `Limit`."""
 
-    def end(self) -> None:
-        """Leave the connection as it was; the handler has returned."""
+    def begin(self) -> None:
+        """Start the clock, in the transaction.
+
+        Raises:
+            InboxUnavailable: The system grants no thread for it.
+        """
+        ...
+
+    def finish(self) -> None:
+        """Stop the clock, and take the connection back; the handler has returned."""
+        ...
+
+    def check(self) -> None:
+        """See `Limit.check`."""
+        ...
+
+    def watch(self, cursor: Any, /) -> None:  # noqa: ANN401 - the driver's own
+        """See `Limit.watch`."""
+        ...
+
+    def check_whole(self) -> None:
+        """See `Limit.check_whole`."""
+        ...
+
+    def exceeded(self) -> ConfigurationError | None:
+        """See `Limit.exceeded`."""
         ...
 
 
@@ -58,7 +85,13 @@ class _Deadline:
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._until = monotonic() + seconds
+        self._until = inf
+
+    def begin(self) -> None:
+        self._until = monotonic() + self._seconds
+
+    def finish(self) -> None:
+        """Nothing runs."""
 
     def check(self) -> None:
         if (exceeded := self.exceeded()) is not None:
@@ -72,30 +105,31 @@ class _Deadline:
     def exceeded(self) -> ConfigurationError | None:
         return too_long(self._seconds) if monotonic() > self._until else None
 
-    def undo(self) -> None:
-        """Leave it to Django, which rolls back."""
 
-    def check_committed(self) -> None:
-        """Leave it to Django."""
+class _ServersDeadline(_Deadline):
+    """A bound that PostgreSQL knows of: it ends a transaction in which the handler sleeps."""
 
-    def was_committed(self) -> bool:
-        """Return ``False``: it is not known."""
-        return False
+    def __init__(self, seconds: float, connection: BaseDatabaseWrapper) -> None:
+        super().__init__(seconds)
+        self._connection = connection
 
-    def end(self) -> None:
-        """Nothing runs."""
-
-
-class _SQLiteBound(SQLiteLimit):
-    def end(self) -> None:
-        self.finish()
-        if self.exceeded() is not None:
-            with suppress(sqlite3.ProgrammingError):  # closed
-                self._driver.execute("PRAGMA query_only=OFF")
+    def begin(self) -> None:
+        super().begin()
+        wait = str(round(1000 * self._seconds))
+        settings = (
+            "set_config('statement_timeout', %s, true), set_config('idle_in_transaction_session_timeout', %s, true)"
+        )
+        _shown(self._connection, f"SELECT {settings}", wait, wait)
 
 
 class Dialect:
-    """A database of which nothing is known but that Django supports it."""
+    """A database of which nothing is known but that Django supports it.
+
+    Attributes:
+        ends: Whether the text of a statement ends a transaction.
+    """
+
+    ends: Callable[[str], bool] = staticmethod(ends_transaction)
 
     def now(self, _connection: BaseDatabaseWrapper, /) -> int | None:
         """Return epoch milliseconds by the server's clock, where several machines share one server."""
@@ -117,11 +151,19 @@ class Dialect:
         """Return what lets one transaction write at a time, where the database cannot do more and waits badly."""
         return None
 
+    def is_in_memory(self, _connection: BaseDatabaseWrapper, /) -> bool:
+        """Return whether another connection would lead to another database."""
+        return False
+
+    def connect(self, connection: BaseDatabaseWrapper, /) -> None:
+        """Connect for a handler's transaction."""
+        connection.connect()
+
     def bound(self, _connection: BaseDatabaseWrapper, _let_go: Callable[[], None], /) -> Bound:
-        """Bound the time that a handler may keep the transaction open that has just begun.
+        """Lend the connection to a handler, and bound the time that it may keep its transaction open.
 
         Args:
-            _connection: In the transaction.
+            _connection: At the beginning of the transaction.
             _let_go: Lets the next one write, where that has to be done at once.
         """
         return _Deadline(SERVER_SECONDS)
@@ -152,10 +194,20 @@ class _SQLite(Dialect):
         path = _path_of(connection)
         return Turns(None if path is None else f"{path}.lock", wait / 2)  # which waits twice that for a thread
 
+    def is_in_memory(self, connection: BaseDatabaseWrapper, /) -> bool:
+        return _path_of(connection) is None
+
+    def connect(self, connection: BaseDatabaseWrapper, /) -> None:
+        parameters: Callable[[], dict[str, Any]] = connection.get_connection_params
+        with instead_of(connection, "get_connection_params", lambda: {**parameters(), "factory": HandlerConnection}):
+            connection.connect()
+
     def bound(self, connection: BaseDatabaseWrapper, let_go: Callable[[], None], /) -> Bound:
-        limit = _SQLiteBound(connection.connection, SQLITE_SECONDS, let_go)
-        limit.begin()
-        return limit
+        driver = connection.connection
+        if not isinstance(driver, HandlerConnection):
+            return _Deadline(SQLITE_SECONDS)
+        driver.lend()
+        return HandlerLimit(driver, SQLITE_SECONDS, let_go)
 
     def free_disk(self, connection: BaseDatabaseWrapper, /) -> int | None:
         path = _path_of(connection)
@@ -261,13 +313,7 @@ class _PostgreSQL(Dialect):
         return int(_shown(connection, f"SELECT {_POSTGRESQL_NOW}, {settings}", str(round(1000 * wait))))
 
     def bound(self, connection: BaseDatabaseWrapper, _let_go: Callable[[], None], /) -> Bound:
-        # The server ends a transaction in which the handler sleeps.
-        wait = str(round(1000 * SERVER_SECONDS))
-        settings = (
-            "set_config('statement_timeout', %s, true), set_config('idle_in_transaction_session_timeout', %s, true)"
-        )
-        _shown(connection, f"SELECT {settings}", wait, wait)
-        return _Deadline(SERVER_SECONDS)
+        return _ServersDeadline(SERVER_SECONDS, connection)
 
     def faults(self, connection: BaseDatabaseWrapper, /) -> Sequence[Fault]:
         off = [name for name in ("fsync", "full_page_writes") if _shown(connection, f"SHOW {name}") != "on"]
@@ -275,6 +321,8 @@ class _PostgreSQL(Dialect):
 
 
 class _MySQL(Dialect):
+    ends = staticmethod(ends_transaction_on_mysql)
+
     def now(self, connection: BaseDatabaseWrapper, /) -> int | None:
         # UNIX_TIMESTAMP() has no fractions, and with an argument it is ambiguous for an hour each year.
         return int(_shown(connection, "SELECT TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)) DIV 1000"))

@@ -12,8 +12,9 @@ from django.db import connections
 
 from roovet_webhooks.django import ledger
 from roovet_webhooks.django.claims import Claims
-from roovet_webhooks.django.database import Database, tidy_up
+from roovet_webhooks.django.database import Database
 from roovet_webhooks.django.fields import NAME_CHARACTERS
+from roovet_webhooks.django.lending import tidy_up
 from roovet_webhooks.django.tables import tables
 from roovet_webhooks.django.transactions import handler_transaction
 from roovet_webhooks.errors import ConfigurationError, InboxFull

@@ -37,14 +37,24 @@ class _Bound:
     Attributes:
         end: Its socket, by a descriptor of our own: the driver may close its own at any time, and the system gives the
             number to something else.
+        number: The driver's descriptor of it.
         until: Monotonic seconds.
     """
 
-    __slots__ = ("end", "until")
+    __slots__ = ("end", "number", "until")
 
-    def __init__(self, end: socket.socket, until: float) -> None:
+    def __init__(self, end: socket.socket, number: int, until: float) -> None:
         self.end = end
+        self.number = number
         self.until = until
+
+    def cut_in_child(self) -> None:  # pragma: no cover - in a child, which coverage does not see; tests fork
+        """Give the driver of a forked child a dead end: its words would be taken for those of its parent."""
+        with suppress(OSError):
+            if os.path.sameopenfile(self.number, self.end.fileno()):
+                ours, theirs = socket.socketpair()
+                with ours, theirs:
+                    os.dup2(ours.fileno(), self.number)
 
 
 class _Watchdog:
@@ -57,6 +67,12 @@ class _Watchdog:
         self._lock = threading.Lock()
         self._bounds: set[_Bound] = set()
         self._thread: threading.Thread | None = None
+
+    def cut_in_child(self) -> None:  # pragma: no cover - in a child, which coverage does not see; tests fork
+        """Cut a forked child off from the connections that its parent uses."""
+        for bound in self._bounds:
+            bound.cut_in_child()
+        self.reset()
 
     def add(self, bound: _Bound) -> None:
         if self._kind is not kind_of_threads():
@@ -92,7 +108,7 @@ class _Watchdog:
 
 _WATCHDOG = _Watchdog()
 if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows does not fork
-    os.register_at_fork(after_in_child=_WATCHDOG.reset)
+    os.register_at_fork(after_in_child=_WATCHDOG.cut_in_child)
 
 
 @contextmanager
@@ -103,11 +119,10 @@ def cut_after(driver: Any, seconds: float) -> Generator[None]:  # noqa: ANN401 -
         driver: The driver's connection. One without a ``fileno``, as SQLite's and PyMySQL's, has no bound here.
         seconds: For which it may be in use.
     """
-    end = _end_of(driver)
-    if end is None:
+    bound = _bound_of(driver, seconds)
+    if bound is None:
         yield
         return
-    bound = _Bound(end, time.monotonic() + seconds)
     _WATCHDOG.add(bound)
     try:
         yield
@@ -115,11 +130,13 @@ def cut_after(driver: Any, seconds: float) -> Generator[None]:  # noqa: ANN401 -
         _WATCHDOG.discard(bound)
 
 
-def _end_of(driver: Any) -> socket.socket | None:  # noqa: ANN401 - any driver's connection
+def _bound_of(driver: Any, seconds: float) -> _Bound | None:  # noqa: ANN401 - any driver's connection
     fileno = getattr(driver, "fileno", None)
     if fileno is None:
         return None
     try:
-        return socket.fromfd(fileno(), socket.AF_INET, socket.SOCK_STREAM)
+        number: int = fileno()
+        end = socket.fromfd(number, socket.AF_INET, socket.SOCK_STREAM)
     except Exception:  # noqa: BLE001 - it is closed, or no descriptor is left: the statement that comes next says so
         return None
+    return _Bound(end, number, time.monotonic() + seconds)

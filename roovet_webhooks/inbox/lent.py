@@ -11,7 +11,7 @@ import os
 import sqlite3
 import threading
 from contextlib import suppress
-from functools import wraps
+from functools import cache, wraps
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 from weakref import WeakSet
 
@@ -150,13 +150,13 @@ class HandlerConnection(sqlite3.Connection):
                 self._end(REFUSED)
             raise sqlite3.ProgrammingError(denied) from None
 
-    def cursor(self, factory: None = None) -> HandlerCursor:  # type: ignore[override]  # no other kind is guarded
-        """Return a cursor."""
+    def cursor(self, factory: type[sqlite3.Cursor] = sqlite3.Cursor) -> HandlerCursor:  # type: ignore[override]  # a class
+        """Return a cursor of a class, guarded."""
         with self.gate:
-            return HandlerCursor(self) if factory is None else self._unsupported()
+            return _guarded_cursors(factory)(self)
 
     def _unsupported(self, *_: object, **__: object) -> NoReturn:
-        message = "a handler's connection has no cursors of another class, no blobs and no authorizer of the handler's"
+        message = "a handler's connection has no blobs and no authorizer of the handler's"
         raise sqlite3.NotSupportedError(message)
 
     blobopen = set_authorizer = _unsupported
@@ -175,9 +175,11 @@ class HandlerConnection(sqlite3.Connection):
     # What the inbox calls
 
     def lend(self) -> None:
-        """Let a handler use it, in any thread."""
-        super().set_authorizer(self.gate.authorize)
-        self.gate.lent = True
+        """Let a handler use it, in any thread, unless it is over by now."""
+        with self.gate.lock:
+            if self.gate.over is None:
+                super().set_authorizer(self.gate.authorize)
+                self.gate.lent = True
 
     def kill(self, reason: str) -> None:
         """Undo what was written and close it, from any thread and whatever runs.
@@ -205,6 +207,14 @@ class HandlerConnection(sqlite3.Connection):
         with suppress(sqlite3.Error):
             super().rollback()
         super().close()
+
+
+@cache
+def _guarded_cursors(factory: type[sqlite3.Cursor]) -> type[HandlerCursor]:
+    if issubclass(HandlerCursor, factory):
+        return HandlerCursor
+    bases: Any = (factory, HandlerCursor)
+    return type(factory.__name__, bases, {})
 
 
 def _guard(guarded: type, theirs: type, connection_of: Callable[[Any], HandlerConnection]) -> None:
@@ -277,7 +287,8 @@ class HandlerLimit:
         # In this order: a statement that another thread has begun is interrupted when the time is over.
         self._driver.gate.take_back()
         self._timer.cancel()
-        self._timer.join()
+        if self._timer.ident is not None:  # it has begun
+            self._timer.join()
 
     def exceeded(self) -> ConfigurationError | None:
         """Return the error for what ended it; see `Limit.exceeded`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
 
 from roovet_webhooks.errors import ConfigurationError
@@ -53,7 +53,8 @@ class HandlerScope:
     """
 
     __slots__ = (
-        *("_claim", "_enclosing", "_ended", "_handler", "_inbox", "_left", "_open", "_threads", "_used"),
+        *("_block", "_claim", "_enclosing", "_ended", "_handler", "_inbox", "_left", "_open", "_thread", "_threads"),
+        "_used",
         "committed",
     )
 
@@ -63,6 +64,8 @@ class HandlerScope:
         self._handler = handler
         self._threads = threads
         self._enclosing: Enclosing | None = None
+        self._block = ExitStack()
+        self._thread: int | None = None  # in which the block was opened
         self._open = False
         self._used = False
         self._left = False
@@ -84,23 +87,32 @@ class HandlerScope:
 
     def _check_left(self) -> None:
         if self._open or self._left:
-            message = (
-                f"{self._handler} returned before its transaction had ended: leave the block, and wait for a thread "
-                "that is in it"
-            )
-            raise ConfigurationError(message)
+            raise self._left_open()
+
+    def _left_open(self) -> ConfigurationError:
+        return ConfigurationError(
+            f"{self._handler} returned before its transaction had ended: leave the block, and wait for a thread "
+            "that is in it"
+        )
 
     def around(self, function: Callable[..., object]) -> Callable[..., object]:
         """Return what a sync handler is called by: in its transaction, where the inbox opens one unasked."""
         enclosing = self._inbox.enclosing(self._claim, self._handler)
+
+        def called(*arguments: object) -> object:
+            try:
+                return function(*arguments)
+            finally:
+                self._end_block()
+
         if enclosing is None:
-            return function
+            return called
 
         def enclosed(*arguments: object) -> object:
             with self._committing(enclosing) as opened:
                 self._enclosing = opened
                 try:
-                    result = function(*arguments)
+                    result = called(*arguments)
                 finally:
                     self._enclosing = None
                 if opened is not None:
@@ -110,6 +122,12 @@ class HandlerScope:
             return result
 
         return enclosed
+
+    def _end_block(self) -> None:
+        """Undo what the handler has left open in its thread: it would hold locks, and be in the way of a retry."""
+        if self._open and self._thread == threading.get_ident():
+            error = self._left_open()
+            self._block.__exit__(type(error), error, None)
 
     def _too_late(self, result: object) -> ConfigurationError:
         if inspect.iscoroutine(result):
@@ -134,18 +152,17 @@ class HandlerScope:
         if self._open or self._used or self.committed:
             message = f"{self._handler} has opened its transaction for this delivery; put all of its writes into one"
             raise ConfigurationError(message)
-        enclosing = self._enclosing
-        self._open = True
+        if self._enclosing is not None:
+            opened = self._enclosing.part()
+        else:
+            opened = self._committing(self._inbox.transaction(self._claim, self._handler))
+        self._open, self._thread = True, threading.get_ident()
         try:
-            if enclosing is not None:
-                with enclosing.part() as connection:
-                    yield connection
-            else:
-                with self._committing(self._inbox.transaction(self._claim, self._handler)) as connection:
-                    yield connection
-                    if self._ended:
-                        message = f"{self._handler} returned before its transaction had ended, which is undone"
-                        raise ConfigurationError(message)
+            with self._block as block:
+                yield block.enter_context(opened)
+                if self._ended:
+                    message = f"{self._handler} returned before its transaction had ended, which is undone"
+                    raise ConfigurationError(message)
         except GeneratorExit:
             self._left = True  # the block was never left, and the collector has found it
             raise

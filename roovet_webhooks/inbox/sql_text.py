@@ -22,6 +22,12 @@ _ENDS = re.compile(
     r"(commit|end|abort|begin|start\s+transaction|prepare\s+transaction|rollback(?!(\s+(work|transaction))?\s+to\b))\b",
     re.IGNORECASE,
 )
+# What MySQL commits before it executes it.
+_COMMITS_ON_MYSQL = re.compile(
+    r"((create|drop)(?!\s+temporary\b)|alter|rename|truncate|lock|unlock|grant|revoke|analyze|optimize|repair|"
+    r"set\s+((session|global|local)\s+|@@(session\.|global\.|local\.)?)?autocommit)\b",
+    re.IGNORECASE,
+)
 # The body of a trigger or a function has a BEGIN and an END of its own.
 _HAS_BODY = re.compile(r"create\b.*\bbegin\b", re.IGNORECASE | re.DOTALL)
 _STAYS_IN = re.compile(
@@ -47,6 +53,11 @@ def _statements(text: str) -> Iterator[str]:
 def ends_transaction(text: str) -> bool:
     """Return whether one of the statements in a text begins or ends a transaction."""
     return any(_ENDS.match(statement) for statement in _statements(text))
+
+
+def ends_transaction_on_mysql(text: str) -> bool:
+    """Return whether `ends_transaction`, or one of the statements is committed by MySQL itself, as DDL is."""
+    return ends_transaction(text) or any(_COMMITS_ON_MYSQL.match(statement) for statement in _statements(text))
 
 
 def outlives_transaction(text: str) -> bool:

@@ -66,7 +66,8 @@ class Weather:
             raise self.fault
         if self.only_reads:
             cursor = driver.cursor()
-            cursor.execute(ONLY_READS[type(driver).__module__.partition(".")[0]])
+            modules = [kind.__module__.partition(".")[0] for kind in type(driver).__mro__]
+            cursor.execute(next(ONLY_READS[module] for module in modules if module in ONLY_READS))
             cursor.close()
             driver.commit()
 

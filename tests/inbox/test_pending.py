@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 import threading
 
-from roovet_webhooks.inbox.limits import SQLiteLimit
 from roovet_webhooks.inbox.locks import Turns
 from roovet_webhooks.inbox.pending import Pending
 
@@ -46,22 +44,3 @@ def test_turns_of_one_process_have_no_lock_file() -> None:
     with turns.held():
         pass
     turns.close()
-
-
-class Stubborn:
-    """A driver whose transaction stays open, and which somebody has closed."""
-
-    in_transaction = True
-
-    def execute(self, _statement: str) -> None:
-        message = "Cannot operate on a closed database."
-        raise sqlite3.ProgrammingError(message)
-
-
-def test_a_turn_is_kept_while_the_transaction_is_open() -> None:
-    given: list[str] = []
-    limit = SQLiteLimit(Stubborn(), 0.01, lambda: given.append("the turn"))  # type: ignore[arg-type]  # a driver that fails
-    limit.begin()
-    limit.finish()
-    limit._end()
-    assert not given

@@ -17,7 +17,6 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from inbox.worlds import claimed, given, record_of, run_in_transaction, state_of
 from roovet_webhooks import ConfigurationError, LeaseLost
-from roovet_webhooks.inbox.limits import SQLiteLimit
 from roovet_webhooks.inbox.protocol import Outcome, State, Verdict
 
 if TYPE_CHECKING:
@@ -377,32 +376,6 @@ def _many_writes(connection: Connection) -> None:
             connection.execute(ENTRY)
 
 
-def interrupted_at(where: str, *, times: int) -> sqlite3.Connection:
-    """Return a connection in a transaction, whose end is interrupted at one of its steps."""
-    left = [where] * times
-
-    def meet(step: str) -> None:
-        if step in left:
-            left.remove(step)
-            message = "interrupted"
-            raise sqlite3.OperationalError(message)
-
-    class Driver(sqlite3.Connection):
-        def execute(self, statement: str, *_: Any) -> sqlite3.Cursor:  # noqa: ANN401 - parameters, and there are none
-            if statement.startswith("PRAGMA"):
-                meet("the setting")
-            return super().execute(statement)
-
-        def rollback(self) -> None:
-            meet("the rollback")
-            super().rollback()
-
-    driver = sqlite3.connect(":memory:", factory=Driver, check_same_thread=False, isolation_level=None)
-    for statement in ("CREATE TABLE ledger (entry TEXT)", "BEGIN", "INSERT INTO ledger VALUES ('early')"):
-        driver.execute(statement)
-    return driver
-
-
 class TestTooLong:
     """Whatever the handler does, its time is over, nothing of it stays, and others write meanwhile."""
 
@@ -474,28 +447,6 @@ class TestTooLong:
         for process in (elsewhere, inbox):
             assert given(process.store(sqlite.delivery(), claim=False)).verdict is Verdict.NEW
         assert sqlite.booked() == []
-
-    @pytest.mark.parametrize("interrupted", ["the setting", "the rollback"])
-    def test_an_interrupt_that_meets_the_end_itself(self, interrupted: str) -> None:
-        ended = threading.Event()
-        driver = interrupted_at(interrupted, times=1)
-        limit = SQLiteLimit(driver, 0, ended.set)
-        limit.begin()
-        assert ended.wait(30), "the next one was never let in"
-        with pytest.raises(ConfigurationError, match="open for more than 0 s"):
-            limit.check_whole()
-        assert driver.execute("SELECT * FROM ledger").fetchall() == []
-        with pytest.raises(sqlite3.OperationalError, match="readonly"):
-            driver.execute("INSERT INTO ledger VALUES ('late')")
-        driver.close()
-
-    def test_what_cannot_be_undone_is_not_tried_for_ever(self) -> None:
-        # The connection is closed next, and that undoes it.
-        driver = interrupted_at("the rollback", times=10)
-        limit = SQLiteLimit(driver, 60, threading.Event().set)
-        limit.begin()
-        limit.undo()
-        driver.close()
 
     def test_a_statement_of_the_driver_writes_nothing_either(self, sqlite: SQLWorld) -> None:
         inbox = sqlite.process()

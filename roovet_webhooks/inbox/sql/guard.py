@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NoReturn, Self, cast
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 import sqlalchemy
 from sqlalchemy import event
 from sqlalchemy.exc import SQLAlchemyError
 
 from roovet_webhooks.errors import ConfigurationError
+from roovet_webhooks.inbox.drivers import guard_driver
 from roovet_webhooks.inbox.lent import ENDED
 from roovet_webhooks.inbox.limits import refused
 from roovet_webhooks.inbox.sql_text import ends_transaction, outlives_transaction
@@ -83,7 +84,7 @@ class Guard:
         self._entering = threading.Lock()
         self._running = 0
         self._owner: int | None = None  # the thread that has taken the connection back
-        self._driver: Any = None
+        self._is_watching = False
 
     def __enter__(self) -> Self:
         """Lend the connection to the handler."""
@@ -153,32 +154,6 @@ class Guard:
 
     def watch_driver(self, driver: Any) -> None:  # noqa: ANN401 - the driver's
         """Refuse a commit or rollback with the driver's own connection, where that has to be done here."""
-        if self._driver is None and hasattr(driver, "cursor_factory"):  # psycopg's
-            self._driver = driver
-            driver.cursor_factory = _checked(driver.cursor_factory, self)
-            # For good: the connection does not go back to its pool.
-            driver.commit, driver.rollback = (self._ours_alone(end) for end in (driver.commit, driver.rollback))
-
-    def _ours_alone(self, end: Callable[[], None]) -> Callable[[], None]:
-        def call() -> None:
-            self._ending(None)
-            end()
-
-        return call
-
-
-def _checked(factory: Any, guard: Guard) -> Any:  # noqa: ANN401 - a class of cursors of psycopg's
-    """Return a class of cursors that do not execute what would end the transaction."""
-
-    def checked(name: str) -> Callable[..., Any]:
-        execute = getattr(factory, name)
-
-        def call(self: Any, query: Any, *arguments: object, **options: object) -> Any:  # noqa: ANN401 - psycopg's
-            text = query.as_string(self) if hasattr(query, "as_string") else query
-            if ends_transaction(text.decode(errors="replace") if isinstance(text, bytes) else cast("str", text)):
-                guard.refuse()
-            return execute(self, query, *arguments, **options)
-
-        return call
-
-    return type(factory.__name__, (factory,), {name: checked(name) for name in ("execute", "executemany", "stream")})
+        if not self._is_watching:
+            self._is_watching = True
+            guard_driver(driver, lambda: self._ending(None))

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import select
 
-from roovet_webhooks.errors import CommittedByHandler, ConfigurationError
+from roovet_webhooks.errors import ConfigurationError
+from roovet_webhooks.inbox.limits import committed_by
 from roovet_webhooks.inbox.rows import lost
 from roovet_webhooks.inbox.sql.guard import Guard
 from roovet_webhooks.inbox.sql.schema import delivery, handled
@@ -94,9 +95,5 @@ def transaction(store: Store, claim: Claim, handler: str) -> Generator[Connectio
     except _UndoneError as undone:
         # Raised out here, where what a handler's own SQL did wrong is not taken for a fault of the store.
         if undone.limit.was_committed():
-            message = (
-                f"{handler} has committed its transaction itself, with the record of its success: it is not run again, "
-                "and what it wrote afterwards is lost"
-            )
-            raise CommittedByHandler(message) from undone.error
+            raise committed_by(handler) from undone.error
         raise undone.error from undone.error.__cause__
