@@ -50,6 +50,7 @@ INTERNAL = {
     "inbox.deadlines": "a part of the limits, as inbox.backlog",
     "inbox.disks": "a part of the limits, as inbox.backlog",
     "inbox.lent": "the guide to inboxes says what a handler's connection is for",
+    "inbox.drivers": "likewise",
     "inbox.sql_text": "likewise",
     "inbox.limits": "Delivery.transaction says how long one may last",
     "inbox.locks": "a part of the store in SQLite",
