@@ -35,6 +35,8 @@ from roovet_webhooks.events import (
     check_same_event,
     declared_name,
     decoder_of,
+    is_event_name,
+    is_name,
     parse_envelope,
 )
 
@@ -430,6 +432,27 @@ class TestRefusedEvents:
     def test_a_model_of_another_shape(self) -> None:
         with pytest.raises(EventValidationError, match=r"missing - at `\$.amount_cents`"):
             build(AsModel)
+
+
+class TestEventNames:
+    @pytest.mark.parametrize("name", ["a.b", "order.created", "order.item.added", "日本.語", ".".join(["x" * 127] * 2)])
+    def test_words_with_dots_between_them(self, name: str) -> None:
+        assert is_event_name(name)
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            *("", "order", ".", "order.", ".created", "order..created", "order.*", "*", "*.*", "a.b ", " a.b", "a. b"),
+            *("a.b\u00a0", "a.b\u2003c", "a.b\n", "a.b\x00", "x" * 255 + ".y", None, 5, b"a.b", ["a", "."]),
+        ],
+        ids=lambda name: ascii(name)[:20],
+    )
+    def test_anything_else(self, name: object) -> None:
+        assert not is_event_name(name)
+
+    def test_no_control_character_is_part_of_a_name(self) -> None:
+        names = {number for number in range(0x180) if is_name(f"a{chr(number)}b")}
+        assert names == {*range(0x20, 0x7F), *range(0xA0, 0x180)}
 
 
 class TestDeclaredNames:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import string
 import sys
 import traceback
 import warnings
@@ -31,7 +32,7 @@ from roovet_webhooks import (
     verify,
 )
 from roovet_webhooks.explain import explain
-from roovet_webhooks.keys import as_keyring, forget_variables
+from roovet_webhooks.keys import as_keyring, forget_variables, is_placeholder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -110,6 +111,91 @@ def test_what_cannot_be_a_secret_is_refused_without_being_shown(value: object, r
 def test_accepted(value: str | bytes) -> None:
     expected = value.encode() if isinstance(value, str) else value
     assert Secret(value).reveal() == expected
+
+
+PLACEHOLDERS = [
+    *(
+        "$A",
+        "$z",
+        "$_",
+        "$Az_09",
+        "$(A)",
+        "$(Az_9",
+        "$Az)",
+        "%A%",
+        "%z_9%",
+        "%_%",
+        "{{}}",
+        "{{ a.b | c }}",
+        "<>",
+        "<a>",
+    ),
+    *("<a b c>", "${}", "${A}", "a${A}b", "a.b-${A:-x}", "'$A'", '"%A%"', "'{{ a }}", '<a>"', "<a\nb>", "${a}$b"),
+    *(
+        "...",
+        "a...",
+        "...b",
+        "whsec_...b",
+        "a…b",
+        "…",
+        "whsec_xxxx",
+        "WHSEC_XXXXXXX",
+        "your",
+        "Your-Secret",
+        "my secret",
+    ),
+    *("whsec_my", "change-me", "CHANGE_ME", "replace_this value", "insert secret here", "put-it-in", "put", "myx"),
+]
+NO_PLACEHOLDERS = [
+    *("$", "$1A", "$[A]", "$A-b", "a$A", "$(A b)", "%%", "%A", "A%", "%1A%", "%A-b%", "a%A%", "{a}", "{{a}", "{a}}"),
+    *("a{{b}}", "{{a}}b", "<a", "a>", "<a<b>", "<a>b", "a<b>", "$A}", "${A", "$ {A}", "''", "\"'$A'"),
+    *("a..b", "a.b...", "whsec_xxx", "whsec_xxxy", "xxxx", "yours2", "my1", "our_secret", "ch", "changed!", "aput"),
+    *("whsec_a_your", "your.secret", "put=it"),
+]
+
+
+@pytest.mark.parametrize("value", PLACEHOLDERS, ids=ascii)
+def test_what_stands_in_place_of_a_secret(value: str) -> None:
+    assert is_placeholder(value.encode())
+
+
+@pytest.mark.parametrize("value", NO_PLACEHOLDERS, ids=ascii)
+def test_what_may_be_a_secret(value: str) -> None:
+    assert not is_placeholder(value.encode())
+
+
+def test_which_characters_a_placeholder_is_made_of() -> None:
+    letters = set(string.ascii_letters)
+    for character in map(chr, range(0x20, 0x7F)):
+        one = character.encode()
+        assert is_placeholder(b"$" + one + b"AME") == (character in letters | {"_", "("}), character
+        assert is_placeholder(b"$N" + one + b"ME") == (character in letters | {"_", *string.digits}), character
+        assert is_placeholder(b"%" + one + b"AME%") == (character in letters | {"_"}), character
+        assert is_placeholder(b"%N" + one + b"ME%") == (character in letters | {"_", *string.digits}), character
+        assert is_placeholder(b"your" + one) == (character in letters | {"_", "-", " "}), character
+        assert is_placeholder(b"my-s" + one + b"t") == (character in letters | {"_", "-", " "}), character
+        assert is_placeholder(one + b"$NAME") == (character in "\"'"), character
+        assert is_placeholder(b"$NAME" + one) == (character in letters | {"_", ")", '"', "'", *string.digits}), (
+            character
+        )
+
+
+@pytest.mark.parametrize("byte", range(256))
+def test_what_counts_as_text(byte: int) -> None:
+    # A space at the end of a text is a mistake, and in bytes that are no text a part of the secret.
+    value = bytes([*b"whsec_5f2b8c1e9a7d4036b1c2d3", byte, *b"e4 "])
+    if 0x20 <= byte < 0x7F or byte in b"\0\t\n\v\f\r":
+        with pytest.raises(InvalidSecretError, match="white space"):
+            Secret(value)
+    else:
+        assert Secret(value).reveal() == value
+
+
+@pytest.mark.parametrize("character", ["\n", "\r", "\0"], ids=ascii)
+def test_every_kind_of_line_break_inside_is_refused(character: str) -> None:
+    for value in (f"{LONG}{character}{LONG}", f"{LONG}{character}{LONG}".encode()):
+        with pytest.raises(InvalidSecretError, match="line break in it"):
+            Secret(value)
 
 
 def test_an_undecodable_environment_variable_comes_back_as_the_bytes_it_was() -> None:

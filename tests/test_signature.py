@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import string
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
@@ -89,6 +89,39 @@ def test_refused(header: str | bytes, fault: str) -> None:
     place = re.search(r"\(item (\d+)\)$", str(caught.value))
     assert caught.value.item == (place and int(place[1]))
     assert A not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("header", "item"),
+    [
+        *((f"x=y,{T},v1={A[:-1]}", 3), (f"x=y,{T},v1={A[:32]}", 3), (f"{T},v1={A},{T}", 3), (f"v1={A},t=01", 2)),
+        *((f"{T},v1={A}, x=y", 3), (f" {T},v1={A}", 1), (f"{T}" + f",v1={A}" * 9, 10)),
+        *((f"v1={A}", None), (T, None), (f"{T},v1={A},x={'y' * 2048}", None), (",".join(["x=y"] * 13), None)),
+    ],
+)
+def test_the_item_at_fault_is_told(header: str, item: int | None) -> None:
+    with pytest.raises(MalformedSignature) as caught:
+        parse_signature(header)
+    assert caught.value.item == item
+    assert caught.value.evidence.get("item") == item
+
+
+@pytest.mark.parametrize(
+    ("value", "hint"),
+    [
+        (["t=1"], "not list; pass its one element"),
+        (("t=1",), "not tuple; pass its one element"),
+        (5, r"not int; pass request.headers.get\('NAME'\)"),
+        ({"t": 1}, r"not dict; pass request.headers.get\('NAME'\)"),
+    ],
+)
+def test_what_is_no_header_is_a_type_error(value: Any, hint: str) -> None:  # noqa: ANN401 - what it is not
+    for name, call in (
+        ("X-Roovet-Signature", lambda: parse_signature(value)),
+        ("X-Roovet-Timestamp", lambda: check_timestamp(SIGNED, 1000, 300, value)),
+    ):
+        with pytest.raises(TypeError, match=f"the value of {name} must be str or bytes, {hint.replace('NAME', name)}"):
+            call()
 
 
 @pytest.mark.parametrize("header", [None, "", b""], ids=repr)
