@@ -147,6 +147,7 @@ class TestEnvelope:
         with pytest.raises(InvalidEnvelope, match="an integer from 0 to 253402300799") as caught:
             parse_envelope(body(ts=value))
         assert caught.value.param == "ts"
+        assert "missing" not in str(caught.value)
 
     def test_a_refusal_repeats_nothing_of_the_body(self) -> None:
         with pytest.raises(InvalidEnvelope) as caught:

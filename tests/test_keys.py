@@ -485,6 +485,11 @@ def test_a_warning_points_at_the_line_of_the_application(entry: str) -> None:
     assert {(warning.filename, warning.lineno) for warning in caught} == {(__file__, line)}
 
 
+def test_a_warning_reaches_code_that_is_no_module() -> None:
+    with pytest.warns(UserWarning, match="16 bytes"):
+        exec("Secret(value)", {"Secret": Secret, "value": SHORT})  # noqa: S102 - globals without a __name__
+
+
 def test_the_examples_of_this_documentation_work_and_are_reported(caplog: pytest.LogCaptureFixture) -> None:
     receiver = WebhookReceiver(["whsec_example_5f2b8c1e9a7d", LONG])
     receiver.on("*", name="all")(lambda _event: None)
