@@ -48,6 +48,8 @@ def test_what_it_knows() -> None:
     assert delivery.raw is RAW
     assert delivery.event.extra == {"note": "private"}
     assert delivery.key == sha256(RAW).hexdigest()
+    options: dict[str, Any] = {"endpoint": "default", "tenant": "default", "received_at": NOW + 1.5}
+    assert make_delivery(RAW, delivery.event, Verified(NOW, "primary"), **options) == delivery
 
 
 def test_the_body_stays_out_of_its_text() -> None:

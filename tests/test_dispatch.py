@@ -39,7 +39,7 @@ both = pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
 class Handlers:
     """A router of handlers that each end in their own way, and a record of the runs."""
 
-    def __init__(self, *, inbox: MemoryInbox | None = None, **ends: BaseException | None) -> None:
+    def __init__(self, inbox: MemoryInbox | None = None, /, **ends: BaseException | None) -> None:
         self.ends = ends
         self.runs: list[str] = []
         self.errors: list[tuple[Exception, Delivery]] = []
@@ -385,7 +385,7 @@ class Asked(MemoryInbox):
 @both
 def test_how_a_claim_is_settled(is_async: bool) -> None:  # noqa: FBT001 - a case
     inbox = Asked()
-    handlers = Handlers(inbox=inbox, a=ValueError("x"), b=None)
+    handlers = Handlers(inbox, a=ValueError("x"), b=None)
     for end in (ValueError("x"), RetryLater(), RetryLater(90, "locked"), RetryLater(0), None):
         handlers.ends["a"] = end
         handlers.answer(is_async=is_async)
@@ -411,7 +411,7 @@ def test_how_a_claim_is_settled(is_async: bool) -> None:  # noqa: FBT001 - a cas
 def test_what_ends_the_process_counts_and_goes_on(end: BaseException, error: Exception | None) -> None:
     inbox = Asked()
     inbox.error = error
-    handlers = Handlers(inbox=inbox, a=end, b=None)
+    handlers = Handlers(inbox, a=end, b=None)
     with pytest.raises(type(end)) as caught:
         handlers.answer(is_async=False)
     assert caught.value is end
@@ -425,6 +425,6 @@ def test_what_ends_the_process_counts_and_goes_on(end: BaseException, error: Exc
 def test_a_store_that_goes_away_is_no_failure_of_a_handler(is_async: bool) -> None:  # noqa: FBT001 - a case
     inbox = Asked()
     inbox.error = InboxUnavailable("down")
-    handlers = Handlers(inbox=inbox, a=None)
+    handlers = Handlers(inbox, a=None)
     assert handlers.answer(is_async=is_async).status == 503
     assert not handlers.errors
