@@ -596,6 +596,7 @@ class WebhookReceiver(Router):
         secret: SecretLike | Resolver | None = _UNCHANGED,
         clock: Callable[[], float] = _UNCHANGED,
         inbox: InboxLike = _UNCHANGED,
+        acknowledge: Literal["stored", "handled"] | None = _UNCHANGED,
         observer: Observer | None = None,
     ) -> Generator[WebhookReceiver]:
         """Replace parts of this receiver for the length of a test, for every thread.
@@ -604,10 +605,11 @@ class WebhookReceiver(Router):
             secret: As the constructor takes it; ``None`` for none.
             clock: As the constructor takes it.
             inbox: As the constructor takes it.
+            acknowledge: As the constructor takes it; counts only together with ``inbox``.
             observer: Is told what becomes of each request, beside those that are told already. It may come
                 after the first dispatch, where a hook may not; see `roovet_webhooks.testing.recording`.
         """
-        before = self._tenants, self._clock, self.inbox, self._acknowledge, self._observers
+        before = self._tenants, self._clock, self.inbox, self._wanted, self._acknowledge, self._observers
         # Not a variable of this frame, through which goes whatever the test raises.
         given = [] if secret is _UNCHANGED else [secret]
         del secret
@@ -616,13 +618,15 @@ class WebhookReceiver(Router):
                 self._tenants = self._tenants.with_secret(given.pop())
             if clock is not _UNCHANGED:
                 self._clock = clock
+            if acknowledge is not _UNCHANGED:
+                self._wanted = acknowledge
             if inbox is not _UNCHANGED:
                 self._use_inbox(inbox)
             if observer is not None and observer not in self._observers:
                 self._observers = (*self._observers, observer)
             yield self
         finally:
-            self._tenants, self._clock, self.inbox, self._acknowledge, self._observers = before
+            self._tenants, self._clock, self.inbox, self._wanted, self._acknowledge, self._observers = before
 
     def __repr__(self) -> str:
         """Show which receiver it is."""

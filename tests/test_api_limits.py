@@ -123,6 +123,22 @@ def test_a_key_that_others_use_too_waits_and_repeats(kind: Kind) -> None:
     assert clock.slept == [30.0]
 
 
+def test_an_answer_that_overtook_a_429_does_not_prolong_its_wait() -> None:
+    clock = Clock()
+    limiter = RateLimiter(clock)
+    window = {"X-RateLimit-Limit": "60", "X-RateLimit-Remaining": "50", "X-RateLimit-Reset": str(int(START) + 60)}
+    for _ in range(3):
+        assert limiter.acquire() == 0
+    limiter.release(200, window)
+    limiter.release(429, {"Retry-After": "1"})
+    limiter.release(200, window)
+    assert limiter.acquire() == 1
+    clock.now += 1
+    assert limiter.acquire() == 0
+    limiter.release(200, window)
+    assert limiter.acquire() == 0
+
+
 @pytest.mark.parametrize(
     ("headers", "wait"),
     [

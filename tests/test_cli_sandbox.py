@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import tomllib
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx2
@@ -21,15 +24,20 @@ from roovet_webhooks.serving import serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 START = 60
 
 
 @contextmanager
-def sandbox(*arguments: str, secret: str | None = SECRET) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
+def sandbox(
+    *arguments: str, secret: str | None = SECRET, api_key: str = ""
+) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
     """Run ``sandbox --json`` on a free port, and yield the process and the line that it prints."""
-    environment = {**os.environ, **({} if secret is None else {"ROOVET_WEBHOOK_SECRET": secret})}
+    environment = {
+        **os.environ,
+        **({} if secret is None else {"ROOVET_WEBHOOK_SECRET": secret}),
+        "ROOVET_API_KEY": api_key,
+    }
     command = [sys.executable, "-m", "roovet_webhooks.cli", "sandbox", "--port", "0", "--json", *arguments]
     with subprocess.Popen(  # noqa: S603 - ours
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -81,6 +89,31 @@ def test_it_keeps_everything_in_a_file_and_makes_a_secret_where_there_is_none(tm
         assert first["signing_secret"].startswith("whsec_")
     with sandbox(*arguments, secret=None) as (_, second):
         assert second["api_key"] == first["api_key"]
+
+
+def test_a_key_that_is_given_is_known_and_not_shown() -> None:
+    key = "rvpk_test_0a1b2c3d4e5f60718293"
+    with sandbox(api_key=key) as (_, ready):
+        assert ready["api_key"] is None
+        headers = {"Authorization": f"Bearer {key}"}
+        assert httpx2.get(f"{ready['url']}/api/wallet/balance", headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize("name", ["refund", "wallet.credited"])
+def test_the_fixtures_of_the_how_to_are_sent(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "how-to" / "send-one-event.md").read_text("utf-8")
+    [toml] = re.findall(r"^```toml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    (tmp_path / "events.toml").write_text(toml, "utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ROOVET_WEBHOOK_SECRET", SECRET)
+    [command] = re.findall(rf"^roovet-webhooks (trigger {name} --fixtures \S+)", page, re.MULTILINE)
+    receiver = WebhookReceiver(SECRET)
+    seen = events_of(receiver)
+    with serving(WebhookApp(receiver)) as url:
+        assert run(*command.split(), "--to", url).exit_code == 0
+    table = tomllib.loads(toml)[name]
+    event, resource = table.pop("event", name), table.pop("id")
+    assert seen == [f"{event} {resource} {table}"]
 
 
 def test_a_page_of_another_host_cannot_reach_it() -> None:

@@ -1,4 +1,4 @@
-"""The files of the how-to on testing are complete: each is written to disk and run by the runner that it is for."""
+"""The files of the how-tos on testing are complete: each is written to disk and run by the runner that it is for."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ import pytest
 from roovet_webhooks.testing import FORGERIES
 
 ROOT = Path(__file__).parents[1]
-PAGE = (ROOT / "docs" / "how-to" / "test-your-endpoint.md").read_text("utf-8")
+PAGE = "".join(
+    (ROOT / "docs" / "how-to" / name).read_text("utf-8")
+    for name in ("test-your-endpoint.md", "test-against-the-sandbox.md")
+)
 # The name of a file stands in its first line, and in the mark that keeps it from being run like a page's other blocks.
 FILES = dict(
     re.findall(
@@ -65,7 +68,7 @@ def directory(tmp_path: Path) -> Path:
 
 def test_every_block_of_the_page_is_a_file_that_runs() -> None:
     assert len(FILES) == len(re.findall(r"^```python$", PAGE, re.MULTILINE))
-    helpers = {"shop.py", "fastapi_shop.py", "conftest.py"}
+    helpers = {"shop.py", "fastapi_shop.py", "order_shop.py", "conftest.py"}
     assert FILES.keys() == {*OF_PYTEST, WITH_UNITTEST, *OF_DJANGO, *helpers}
 
 
@@ -96,14 +99,22 @@ def project(tmp_path: Path) -> Path:
 
 
 def test_the_file_for_django_passes(project: Path) -> None:
-    [secret] = re.findall(r"^ROOVET_WEBHOOK_SECRET=(\S+) python manage\.py test$", PAGE, re.MULTILINE)
-    printed = run(project, "manage.py", "test", ROOVET_WEBHOOK_SECRET=secret)
+    [(key, secret)] = re.findall(
+        r"^ROOVET_API_KEY=(\S+) ROOVET_WEBHOOK_SECRET=(\S+) python manage\.py test$", PAGE, re.MULTILINE
+    )
+    printed = run(project, "manage.py", "test", ROOVET_API_KEY=key, ROOVET_WEBHOOK_SECRET=secret)
     assert "Ran 2 tests" in printed
 
 
 @pytest.mark.long
 def test_the_file_for_pytest_django_passes(project: Path) -> None:
-    printed = pytest_in(project, "shop/test_webhooks.py", DJANGO_SETTINGS_MODULE="config.settings", PYTHONPATH=".")
+    printed = pytest_in(
+        project,
+        "shop/test_webhooks.py",
+        DJANGO_SETTINGS_MODULE="config.settings",
+        PYTHONPATH=".",
+        ROOVET_API_KEY="rvpk_test_0123456789",
+    )
     assert f"{1 + len(FORGERIES)} passed" in printed
 
 

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import unittest
+from contextlib import closing
+from typing import TYPE_CHECKING
 
 import pytest
 from shops import LIVE_SECRET, make_receiver
 
-from roovet_webhooks import MemoryInbox, Tenant, WebhookReceiver, WebhookRequest
+from roovet_webhooks import Delivery, Event, MemoryInbox, Tenant, WebhookReceiver, WebhookRequest
 from roovet_webhooks.inbox.memory import DAY
+from roovet_webhooks.inbox.sql import SQLInbox
 from roovet_webhooks.testing import FORGERIES, NOW, PATH, SECRET, Clock, Roovet, signed_request
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def test_a_receiver_in_use_has_the_secret_and_the_clock_of_the_test(roovet: Roovet) -> None:
@@ -133,3 +139,23 @@ class TestOverriding:
 
     def test_the_secret_and_the_path(self, roovet: Roovet) -> None:
         assert (roovet.secret, roovet.path) == ("whsec_of_this_class_5f2b8c1e9a7d", "/hooks")
+
+
+def test_a_durable_inbox_in_use_runs_handlers_inside_the_request(roovet: Roovet, tmp_path: Path) -> None:
+    receiver = WebhookReceiver(roovet.secret, clock=roovet.clock, inbox=f"sqlite:///{tmp_path}/own.db")
+    seen: list[str] = []
+
+    @receiver.on("order.created")
+    def fulfil(event: Event, delivery: Delivery) -> None:
+        with delivery.transaction():
+            seen.append(event.id)
+
+    with (
+        closing(receiver.inbox),
+        closing(SQLInbox(f"sqlite:///{tmp_path}/test.db", clock=roovet.clock, settle=0)) as inbox,
+    ):
+        with Roovet(secret=roovet.secret, clock=roovet.clock) as used:
+            used.use(receiver, inbox=inbox)
+            assert used.post(receiver, "order.created", id="ord_1").body == b'{"status":"handled"}'
+        assert seen == ["ord_1"]
+        assert roovet.post(receiver, "order.created", id="ord_2").body == b'{"status":"stored"}'

@@ -2,39 +2,26 @@
 
 from __future__ import annotations
 
+import os
+
 from flask import current_app
 
-from flask_app import ledger
-from roovet_webhooks import Delivery, DropDelivery, Event, OrderCreated, Router
+from flask_app import orders
+from roovet_webhooks import Delivery, Event, OrderCreated, RetryLater, Router
+from roovet_webhooks.api import RoovetClient
 
 router = Router()
-
-
-class TransferSettled(Event, event="transfer.settled"):
-    """Money has moved. Without an amount in the payload, the ledger shows an entry to look up."""
-
-    amount_cents: int | None = None
-
-
-@router.on(TransferSettled)
-def book(event: TransferSettled, delivery: Delivery) -> None:
-    """Book the money that moved."""
-    if event.amount_cents == 0:
-        reason = "no money moved"
-        raise DropDelivery(reason)
-    ledger.record(delivery, "transfer", event.amount_cents)
+client = RoovetClient(base_url=os.environ.get("ROOVET_API_URL", "http://127.0.0.1:4010"))
 
 
 @router.on(OrderCreated)
-def fulfil(_event: OrderCreated, delivery: Delivery) -> None:
-    """Put the order on the list of what is to be sent."""
-    ledger.record(delivery, "order")
-
-
-@router.on("wallet.*")
-def audit(_event: Event, delivery: Delivery) -> None:
-    """Keep a trace of whatever happens to the wallet."""
-    ledger.record(delivery, "wallet")
+def fulfil(event: OrderCreated, delivery: Delivery) -> None:
+    """Look the order up, and fulfil it once it is paid."""
+    order = client.fetch(event)  # where Roovet does not answer, the worker tries again later
+    if order.status != "paid":
+        raise RetryLater(after=60, reason=f"the order is {order.status}")
+    with delivery.transaction() as connection:
+        orders.fulfil(connection, order)
 
 
 @router.fallback
@@ -45,5 +32,5 @@ def unknown(event: Event) -> None:
 
 @router.on_error
 def alert(error: Exception, delivery: Delivery) -> None:
-    """Call for a person: a handler failed."""
-    current_app.logger.error("%s needs attention: %s", delivery.id, type(error).__name__)
+    """Say that a handler failed. The worker tries it again; what it gives up on is dead, and the page shows it."""
+    current_app.logger.error("%s failed: %s", delivery.id, type(error).__name__)

@@ -3,39 +3,24 @@
 from __future__ import annotations
 
 import logging
+import os
 
-from roovet_webhooks import Delivery, DropDelivery, Event, OrderCreated, Router
-from starlette_app.ledger import ledger
+from roovet_webhooks import Delivery, Event, OrderCreated, RetryLater, Router
+from roovet_webhooks.api import AsyncRoovetClient
+from starlette_app import orders
 
 logger = logging.getLogger(__name__)
 router = Router()
-
-
-class TransferSettled(Event, event="transfer.settled"):
-    """Money has moved. Without an amount in the payload, the ledger shows an entry to look up."""
-
-    amount_cents: int | None = None
-
-
-@router.on(TransferSettled)
-async def book(event: TransferSettled, delivery: Delivery) -> None:
-    """Book the money that moved."""
-    if event.amount_cents == 0:
-        reason = "no money moved"
-        raise DropDelivery(reason)
-    await ledger.record(delivery, "transfer", event.amount_cents)
+client = AsyncRoovetClient(base_url=os.environ.get("ROOVET_API_URL", "http://127.0.0.1:4010"))
 
 
 @router.on(OrderCreated)
-async def fulfil(_event: OrderCreated, delivery: Delivery) -> None:
-    """Put the order on the list of what is to be sent."""
-    await ledger.record(delivery, "order")
-
-
-@router.on("wallet.*")
-async def audit(_event: Event, delivery: Delivery) -> None:
-    """Keep a trace of whatever happens to the wallet."""
-    await ledger.record(delivery, "wallet")
+async def fulfil(event: OrderCreated, delivery: Delivery) -> None:
+    """Look the order up, and fulfil it once it is paid."""
+    order = await client.fetch(event)  # where Roovet does not answer, the worker tries again later
+    if order.status != "paid":
+        raise RetryLater(after=60, reason=f"the order is {order.status}")
+    await delivery.in_transaction(orders.fulfil, order)
 
 
 @router.fallback
@@ -46,5 +31,5 @@ def unknown(event: Event) -> None:
 
 @router.on_error
 def alert(error: Exception, delivery: Delivery) -> None:
-    """Call for a person: a handler failed."""
-    logger.error("%s needs attention: %s", delivery.id, type(error).__name__)
+    """Say that a handler failed. The worker tries it again; what it gives up on is dead, and the page shows it."""
+    logger.error("%s failed: %s", delivery.id, type(error).__name__)

@@ -42,6 +42,7 @@ class RateLimiter:
         self._left: int | None = RATE_LIMIT  # None: not counted
         self._until: float | None = None  # when the window ends, by our clock; None: not known yet
         self._window: float | None = None  # when it ends, by Roovet's clock
+        self._refused = False  # whether a 429 holds requests back until then
         self._under_way = 0
 
     def acquire(self) -> float:
@@ -51,6 +52,7 @@ class RateLimiter:
             if self._until is not None and now >= self._until:
                 self._left = self._limit - self._under_way
                 self._until = self._window = None
+                self._refused = False
             if self._left is not None:
                 if self._left <= 0:
                     return _POLL if self._until is None else self._until - now
@@ -63,12 +65,13 @@ class RateLimiter:
         with self._lock:
             self._under_way -= 1
             if status == 429:  # noqa: PLR2004 - Too Many Requests
-                self._left = 0
+                self._left, self._refused = 0, True
                 wait = retry_after(headers)
                 if wait is None:
                     wait = _until_reset(headers, self._clock())
                 self._until = self._clock() + max(_SHORTEST, RATE_WINDOW if wait is None else wait)
-            elif status is not None:
+            elif status is not None and not self._refused:
+                # An answer that overtook the 429 would make its short wait one until the window's end.
                 self._learn(headers)
 
     def _learn(self, headers: Mapping[str, str]) -> None:

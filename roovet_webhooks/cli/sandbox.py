@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
     from roovet_webhooks.cli.keyrings import GivenSecrets
-    from roovet_webhooks.sandbox import Sandbox
     from roovet_webhooks.sandbox.outbox import DueMessage, Result
 
 DEFAULT_PORT = 4010
@@ -72,7 +71,7 @@ def sandbox(  # noqa: PLR0913 - one argument an option
 ) -> int:
     """Run a local Roovet: its API, and its sender of webhooks, until Ctrl-C.
 
-    It begins with a small shop and a test key: that in ROOVET_API_KEY, or else a new one, which it prints. Events go to
+    It begins with a small shop and an API key: that in ROOVET_API_KEY, or else a new one, which it prints. Events go to
     each --forward, signed with the signing secret that is given, or in ROOVET_WEBHOOK_SECRET, or else a new one, which
     it prints. Chaos is drawn by --seed, so that a failure repeats. Everything is in memory unless --file names a file.
 
@@ -82,14 +81,17 @@ def sandbox(  # noqa: PLR0913 - one argument an option
 
     console = Console(highlight=False, soft_wrap=True)
     settings = chaos if seed is None else {**chaos, "seed": seed}
+    given_key = os.environ.get(API_KEY_VARIABLE) or None
     made = Sandbox(
         path,
         chaos=make_chaos(settings),
         retry=RETRIES if retries else None,
         rate_limit=rate_limit,
-        api_key=os.environ.get(API_KEY_VARIABLE) or None,
+        api_key=given_key,
     )
     given = given_secrets(secret_file, secret) or environment_secrets()
+    # What was given is not shown: it may be one of the real ones.
+    new_key = made.api_key if given_key is None else None
     known = None if given is None else given.first()
     shown = None
     for url in urls:
@@ -99,10 +101,10 @@ def sandbox(  # noqa: PLR0913 - one argument an option
         sock = stack.enter_context(bind(host, port))
         url = url_of(sock, "")
         if as_json:
-            ready = {"url": url, "api_key": made.api_key, "signing_secret": None if known else shown}
+            ready = {"url": url, "api_key": new_key, "signing_secret": None if known else shown}
             click.echo(json.dumps(ready))
         else:
-            _welcome(console, url, made, urls, None if known else shown)
+            _welcome(console, url, urls, new_key, None if known else shown)
             made.on_sent = _Log(console).sent
         # The server has ended in order by then, and raises the signal again.
         with suppress(KeyboardInterrupt):
@@ -121,9 +123,9 @@ def _guarded(app: ASGIApp, host: str) -> ASGIApp:
     return TrustedHostMiddleware(app, allowed_hosts=[*_LOOPBACK_NAMES, host]) if local else app
 
 
-def _welcome(console: Console, url: str, made: Sandbox, urls: tuple[str, ...], new_secret: str | None) -> None:
+def _welcome(console: Console, url: str, urls: tuple[str, ...], new_key: str | None, new_secret: str | None) -> None:
     console.print(Text(f"Roovet sandbox on {url}", "bold"))
-    rows = [("API key", made.api_key)]
+    rows = [("API key", new_key or f"that in {API_KEY_VARIABLE}")]
     if new_secret is not None:
         rows.append(("Signing secret", new_secret))
     rows += [("Sends to", target) for target in urls]
@@ -131,7 +133,8 @@ def _welcome(console: Console, url: str, made: Sandbox, urls: tuple[str, ...], n
     for name, value in rows:
         console.print(f"  {name:<15}{plain(value)}")
     console.print("Ctrl-C ends it. To try it, in another terminal:", style="dim")
-    console.print(Text(f"  curl -H 'Authorization: Bearer {made.api_key}' {url}/api/wallet/balance", "dim"))
+    shown = new_key or f"${API_KEY_VARIABLE}"
+    console.print(Text(f'  curl -H "Authorization: Bearer {shown}" {url}/api/wallet/balance', "dim"))
 
 
 class _Log:

@@ -78,7 +78,9 @@ class Roovet:
         Args:
             receiver: The receiver. It may be mounted before or after, and may have dispatched.
             secret: Another secret, or a resolver of tenants; this one's own when ``None``.
-            inbox: Another inbox; one in memory, which lives by this clock, when ``None``.
+            inbox: Another inbox; one in memory, which lives by this clock, when ``None``. Handlers run inside the
+                request whichever it is, since a test has no worker. Where they open ``delivery.transaction()`` give
+                a durable one: ``SQLInbox("sqlite:///…", clock=roovet.clock, settle=0)``.
 
         Returns:
             The record, one for all receivers in use.
@@ -87,6 +89,7 @@ class Roovet:
             secret=self.secret if secret is None else secret,
             clock=self.clock,
             inbox=MemoryInbox(clock=self.clock) if inbox is None else inbox,
+            acknowledge="handled",
             observer=self.record,
         )
         self._overrides.enter_context(changed)

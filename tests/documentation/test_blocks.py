@@ -165,7 +165,7 @@ def test_the_other_commands_of_the_readme_are_run_by_tests() -> None:
     lines = [line for block in blocks_of("README.md") if block.language == "sh" for line in block.code.splitlines()]
     # The set-up and the build have tests below and in test_build, the examples in test_examples.
     rest = [line for line in lines if line not in {*SET_UP, BUILD} and "examples" not in line]
-    assert all(".venv/bin/roovet-webhooks send" in line for line in rest)
+    assert all(".venv/bin/roovet-webhooks sandbox" in line or line.startswith("curl ") for line in rest)
 
 
 @pytest.mark.parametrize("page", PAGES)

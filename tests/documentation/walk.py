@@ -3,7 +3,7 @@
 How a page is read. A block of Python whose first line is ``# path`` is that file, and one with ``# path, at the end``
 is added to it. ``sh`` is given to a terminal line by line, and ``text`` has to be shown there. A comment before a block
 says what its form does not: ``terminal 2`` where the block belongs, ``keeps running`` that the command is a server.
-Nothing is changed but the port, since 8000 may be taken.
+Nothing is changed but the ports, since 8000 and 4010 may be taken.
 
 Run as a module, it follows every tutorial with real installs, as a new user would. A test has no network. There,
 ``pip`` and ``python3 -m venv`` are those of `offline`, and make an environment that has what the page installs and no
@@ -28,7 +28,8 @@ from documentation.terminal import Terminal
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_PORT = "8000"
+_PORTS = ("8000", "4010")
+_ORDINALS = {"2": "second", "3": "third", "4": "fourth"}
 _PATIENCE, _PATIENCE_WITH_PIP = 30.0, 300.0  # seconds
 _INSTALLS_HERE = f"""
 python3() {{
@@ -40,7 +41,7 @@ pip() {{
 }}
 """
 # What a new user has not set.
-_NOT_INHERITED = {"ROOVET_WEBHOOK_SECRET", "PYTHONPATH", "VIRTUAL_ENV", "DJANGO_SETTINGS_MODULE"}
+_NOT_INHERITED = {"ROOVET_WEBHOOK_SECRET", "ROOVET_API_KEY", "PYTHONPATH", "VIRTUAL_ENV", "DJANGO_SETTINGS_MODULE"}
 
 
 class Walk:
@@ -58,7 +59,7 @@ class Walk:
         self._shop = folder
         self._preamble = "" if real else _INSTALLS_HERE
         self._patience = _PATIENCE_WITH_PIP if real else _PATIENCE
-        self._port = _free_port()
+        self._ports = {port: _free_port() for port in _PORTS}
         self._terminals: dict[str, Terminal] = {}
         (folder / "roovet-webhooks").symlink_to(ROOT, target_is_directory=True)
 
@@ -67,26 +68,29 @@ class Walk:
         with ExitStack() as stack:
             blocks = blocks_of(self.page)
             for block in blocks:
-                code = block.code.replace(_PORT, self._port)
+                code = block.code
+                for port, free in self._ports.items():
+                    code = code.replace(port, free)
                 if block.language == "python":
                     self._write(code)
                     continue
                 terminal = self._terminal(block, stack)
                 if block.language == "text":
                     terminal.expect(code)
-                elif block.note == "keeps running":
+                elif block.note.endswith("keeps running"):
                     terminal.start(code.strip())
                 else:
                     self._give(terminal, code)
             return len(blocks)
 
     def _terminal(self, block: Block, stack: ExitStack) -> Terminal:
-        number = "2" if block.note == "terminal 2" else "1"
+        found = re.match(r"terminal (\d)", block.note)
+        number = "1" if found is None else found[1]
         if number not in self._terminals:
-            if number == "2":
+            if number in _ORDINALS:
                 # Where the page says that it is opened.
-                said = re.search(r"In a second terminal, in the folder `(\w+)`", block.before)
-                assert said is not None, "the page does not say where the second terminal is"
+                said = re.search(rf"In a {_ORDINALS[number]} terminal, in the folder `(\w+)`", block.before)
+                assert said is not None, f"the page does not say where the {_ORDINALS[number]} terminal is"
                 assert self._start / said[1] == self._shop
             # Python's output is not to wait in a buffer: a terminal's does not.
             environment = {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}

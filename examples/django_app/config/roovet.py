@@ -8,4 +8,6 @@ from __future__ import annotations
 from roovet_webhooks import WebhookReceiver
 from roovet_webhooks.django import DjangoInbox
 
-receiver = WebhookReceiver(inbox=DjangoInbox())
+# A delivery that a worker held when it was killed runs again after one to two and a half leases.
+inbox = DjangoInbox(lease=10)
+receiver = WebhookReceiver(inbox=inbox)

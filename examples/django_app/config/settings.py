@@ -23,6 +23,7 @@ MIDDLEWARE = [
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
 ]
+TEMPLATES = [{"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True}]
 DATABASES = {
     "default": {
         "ENGINE": "django.db.backends.sqlite3",
@@ -39,6 +40,7 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # Left unset, the system check says so before the server starts.
 ROOVET_WEBHOOK_SECRET = os.environ.get("ROOVET_WEBHOOK_SECRET")
+ROOVET_API_URL = os.environ.get("ROOVET_API_URL", "http://127.0.0.1:4010")
 
 LOGGING = {
     "version": 1,

@@ -6,9 +6,10 @@ from django.urls import path
 
 from config.roovet import receiver
 from roovet_webhooks.django import dispatch_view
-from shop.views import ledger
+from shop import views
 
 urlpatterns = [
     path("webhooks/roovet", dispatch_view(receiver)),
-    path("ledger", ledger),
+    path("", views.page),
+    path("orders.json", views.as_json),
 ]

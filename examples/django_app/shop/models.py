@@ -1,19 +1,17 @@
-"""The shop's ledger."""
+"""The shop's orders."""
 
 from __future__ import annotations
 
 from django.db import models
 
 
-class Entry(models.Model):
-    """One line for each delivery that meant something."""
+class Order(models.Model):
+    """An order that was fulfilled."""
 
-    # Where it comes from. That it is there once is the inbox's business.
-    delivery: models.CharField[str, str] = models.CharField(max_length=40)
-    kind: models.CharField[str, str] = models.CharField(max_length=20)
-    resource: models.CharField[str, str] = models.CharField(max_length=255)
-    amount_cents: models.BigIntegerField[int | None, int | None] = models.BigIntegerField(null=True)
+    id: models.CharField[str, str] = models.CharField(primary_key=True, max_length=255)
+    items: models.TextField[str, str] = models.TextField()
+    total_cents: models.BigIntegerField[int, int] = models.BigIntegerField()
 
     def __str__(self) -> str:
-        """Show what it is about."""
-        return f"{self.kind} {self.resource}"
+        """Show its id."""
+        return self.id

@@ -4,38 +4,32 @@ from __future__ import annotations
 
 import logging
 
+from django.conf import settings
+
 from config.roovet import receiver
-from roovet_webhooks import Delivery, DropDelivery, Event, OrderCreated
-from shop.models import Entry
+from roovet_webhooks import Delivery, DropDelivery, Event, OrderCreated, RetryLater
+from roovet_webhooks.api import RoovetClient
+from shop.models import Order
 
 logger = logging.getLogger(__name__)
-
-
-class TransferSettled(Event, event="transfer.settled"):
-    """Money has moved. Without an amount in the payload, the ledger shows an entry to look up."""
-
-    amount_cents: int | None = None
-
-
-@receiver.on(TransferSettled)
-def book(event: TransferSettled, delivery: Delivery) -> None:
-    """Book the money that moved."""
-    if event.amount_cents == 0:
-        reason = "no money moved"
-        raise DropDelivery(reason)
-    record(delivery, "transfer", event.amount_cents)
+client = RoovetClient(base_url=settings.ROOVET_API_URL)
 
 
 @receiver.on(OrderCreated)
-def fulfil(_event: OrderCreated, delivery: Delivery) -> None:
-    """Put the order on the list of what is to be sent."""
-    record(delivery, "order")
+def fulfil(event: OrderCreated) -> None:
+    """Look the order up, and fulfil it once it is paid.
 
-
-@receiver.on("wallet.*")
-def audit(_event: Event, delivery: Delivery) -> None:
-    """Keep a trace of whatever happens to the wallet."""
-    record(delivery, "wallet")
+    The handler runs in the delivery's transaction, which its first query opens. What it writes is committed together
+    with the record that it has succeeded, so no crash and no copy of the delivery fulfils the order again.
+    """
+    order = client.fetch(event)  # where Roovet does not answer, the worker tries again later
+    if order.status != "paid":
+        raise RetryLater(after=60, reason=f"the order is {order.status}")
+    if Order.objects.filter(pk=order.id).exists():
+        reason = f"{order.id} is fulfilled already"  # another delivery told of it in other words
+        raise DropDelivery(reason)
+    items = ", ".join(f"{item.quantity} x {item.name}" for item in order.items)
+    Order.objects.create(id=order.id, items=items, total_cents=order.total_cents)
 
 
 @receiver.fallback
@@ -46,14 +40,5 @@ def unknown(event: Event) -> None:
 
 @receiver.on_error
 def alert(error: Exception, delivery: Delivery) -> None:
-    """Call for a person: a handler failed. The worker tries it again, unless no attempt could succeed."""
-    logger.error("%s needs attention: %s", delivery.id, type(error).__name__)
-
-
-def record(delivery: Delivery, kind: str, amount_cents: int | None = None) -> None:
-    """Write one line of the ledger, once for each delivery.
-
-    A handler runs in the delivery's transaction: what it writes is committed together with the record that it has
-    succeeded, so that no crash, no copy and no second worker writes it again.
-    """
-    Entry.objects.create(delivery=delivery.id, kind=kind, resource=delivery.event.id, amount_cents=amount_cents)
+    """Say that a handler failed. The worker tries it again; what it gives up on is dead, and the page shows it."""
+    logger.error("%s failed: %s", delivery.id, type(error).__name__)

@@ -1,4 +1,4 @@
-"""Create the ledger."""
+"""Create the orders."""
 
 from __future__ import annotations
 
@@ -13,13 +13,11 @@ class Migration(migrations.Migration):
     initial = True
     operations: ClassVar = [
         migrations.CreateModel(
-            "Entry",
+            "Order",
             [
-                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
-                ("delivery", models.CharField(max_length=40)),
-                ("kind", models.CharField(max_length=20)),
-                ("resource", models.CharField(max_length=255)),
-                ("amount_cents", models.BigIntegerField(null=True)),
+                ("id", models.CharField(max_length=255, primary_key=True, serialize=False)),
+                ("items", models.TextField()),
+                ("total_cents", models.BigIntegerField()),
             ],
         ),
     ]
