@@ -73,12 +73,18 @@ def in_this_environment(words: Sequence[str]) -> list[str]:
     return [str(Path(sys.executable).parent / Path(words[0]).name), *words[1:]]
 
 
-def start(command: Sequence[str], settings: Mapping[str, str], **streams: int) -> subprocess.Popen[str]:
-    """Start a process in a group of its own, from the root of the repository."""
+def start(command: Sequence[str], settings: Mapping[str, str], output: int = subprocess.PIPE) -> subprocess.Popen[str]:
+    """Start a process in a group of its own, from the root of the repository; all that it writes goes to one place."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("ROOVET_")}
     environment = {**inherited, "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(ROOT / "examples"), **settings}
     return subprocess.Popen(  # noqa: S603 - a command of the README, or one like it
-        command, cwd=ROOT, env=environment, text=True, start_new_session=True, **streams
+        command,
+        cwd=ROOT,
+        env=environment,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
     )
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import random
-import subprocess
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +21,7 @@ from roovet_webhooks.api import RoovetClient
 from roovet_webhooks.api.errors import ApiConnectionError, RateLimited, ServerError
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
@@ -48,7 +48,7 @@ class Process:
 
     def _start(self) -> subprocess.Popen[str]:
         with self._log.open("ab") as output:
-            return start(self._command, self._settings, stdout=output.fileno(), stderr=subprocess.STDOUT)
+            return start(self._command, self._settings, output.fileno())
 
     def restart(self) -> None:
         """Kill it with SIGKILL, and start it again."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import subprocess
 import time
 from contextlib import ExitStack, closing, contextmanager
 from queue import Empty, Queue
@@ -95,7 +94,7 @@ def started(example: Example, directory: Path) -> Iterator[Shop]:
         stack.callback(sandbox.close)
         settings["ROOVET_API_URL"] = stack.enter_context(serving(sandbox_app(sandbox), path="", lifespan=True))
         settings["SHOP_DATABASE"] = str(directory / "shop.sqlite3")
-        process = start(command, settings, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        process = start(command, settings)
         output: Queue[str | None] = Queue()
 
         def read() -> None:
@@ -190,7 +189,7 @@ def test_without_secret_or_key_an_example_does_not_start(
     settings, command = command_of(EXAMPLES[name], ANY_PORT)
     del settings[missing]
     settings["SHOP_DATABASE"] = str(tmp_path / "shop.sqlite3")
-    process = start(command, settings, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    process = start(command, settings)
     with ended(process):
         output, _ = process.communicate(timeout=START_SECONDS)
     assert process.returncode != 0

@@ -142,7 +142,8 @@ class TestOverriding:
 
 
 def test_a_durable_inbox_in_use_runs_handlers_inside_the_request(roovet: Roovet, tmp_path: Path) -> None:
-    receiver = WebhookReceiver(roovet.secret, clock=roovet.clock, inbox=f"sqlite:///{tmp_path}/own.db")
+    own = SQLInbox(f"sqlite:///{tmp_path}/own.db")
+    receiver = WebhookReceiver(roovet.secret, clock=roovet.clock, inbox=own)
     seen: list[str] = []
 
     @receiver.on("order.created")
@@ -151,7 +152,7 @@ def test_a_durable_inbox_in_use_runs_handlers_inside_the_request(roovet: Roovet,
             seen.append(event.id)
 
     with (
-        closing(receiver.inbox),
+        closing(own),
         closing(SQLInbox(f"sqlite:///{tmp_path}/test.db", clock=roovet.clock, settle=0)) as inbox,
     ):
         with Roovet(secret=roovet.secret, clock=roovet.clock) as used:
