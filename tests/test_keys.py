@@ -154,14 +154,9 @@ NO_PLACEHOLDERS = [
 ]
 
 
-@pytest.mark.parametrize("value", PLACEHOLDERS, ids=ascii)
-def test_what_stands_in_place_of_a_secret(value: str) -> None:
-    assert is_placeholder(value.encode())
-
-
-@pytest.mark.parametrize("value", NO_PLACEHOLDERS, ids=ascii)
-def test_what_may_be_a_secret(value: str) -> None:
-    assert not is_placeholder(value.encode())
+def test_what_stands_in_place_of_a_secret() -> None:
+    assert [value for value in PLACEHOLDERS if not is_placeholder(value.encode())] == []
+    assert [value for value in NO_PLACEHOLDERS if is_placeholder(value.encode())] == []
 
 
 def test_which_characters_a_placeholder_is_made_of() -> None:
@@ -180,15 +175,18 @@ def test_which_characters_a_placeholder_is_made_of() -> None:
         )
 
 
-@pytest.mark.parametrize("byte", range(256))
-def test_what_counts_as_text(byte: int) -> None:
+def ends_blank(value: bytes) -> bool:
+    """Return whether a secret is refused for the white space at its end; it is taken as it is otherwise."""
+    try:
+        return Secret(value).reveal() != value
+    except InvalidSecretError as error:
+        return "white space" in str(error)
+
+
+def test_what_counts_as_text() -> None:
     # A space at the end of a text is a mistake, and in bytes that are no text a part of the secret.
-    value = bytes([*b"whsec_5f2b8c1e9a7d4036b1c2d3", byte, *b"e4 "])
-    if 0x20 <= byte < 0x7F or byte in b"\0\t\n\v\f\r":
-        with pytest.raises(InvalidSecretError, match="white space"):
-            Secret(value)
-    else:
-        assert Secret(value).reveal() == value
+    refused = {byte for byte in range(256) if ends_blank(bytes([*b"whsec_5f2b8c1e9a7d4036b1c2d3", byte, *b"e4 "]))}
+    assert refused == {*range(0x20, 0x7F), *b"\0\t\n\v\f\r"}
 
 
 @pytest.mark.parametrize("character", ["\n", "\r", "\0"], ids=ascii)
