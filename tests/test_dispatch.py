@@ -338,6 +338,7 @@ OURS = "roovet_webhooks.dispatch"
         ([OURS, "asyncio.tasks", "concurrent.futures.thread", OURS, "shop.handlers"], ["shop.handlers"]),
         ([OURS, "shop.handlers", "asyncio.locks", OURS], ["shop.handlers", "asyncio.locks", OURS]),
         ([OURS, "anyioish.core", OURS], ["anyioish.core", OURS]),
+        ([OURS, "roovet_webhooks_shop.handlers", OURS], ["roovet_webhooks_shop.handlers", OURS]),
         (["shop.handlers"], ["shop.handlers"]),
         # Nothing of the user's: the carrier has failed.
         ([OURS, OURS, "anyio.to_thread", "anyio._backends"], ["anyio.to_thread", "anyio._backends"]),
@@ -362,12 +363,17 @@ class Asked(MemoryInbox):
     def __init__(self) -> None:
         super().__init__()
         self.settled: list[tuple[Any, ...]] = []
+        self.succeeded: list[str] = []
         self.error: Exception | None = None
 
     def _note(self, *asked: object) -> None:
         self.settled.append(asked)
         if self.error is not None:
             raise self.error
+
+    def succeed(self, claim: Claim, handler: str) -> None:
+        self.succeeded.append(handler)
+        super().succeed(claim, handler)
 
     def complete(self, claim: Claim, outcome: Any, **options: Any) -> None:  # noqa: ANN401 - as the inbox has them
         self._note("complete", str(outcome), options["attempt"])
@@ -403,6 +409,7 @@ def test_how_a_claim_is_settled(is_async: bool) -> None:  # noqa: FBT001 - a cas
     runs = [[(run.handler, run.outcome, run.error) for run in attempt.runs] for attempt in attempts]
     later = [[("a", "retry_later", "RetryLater")]] * 3
     assert runs == [[("a", "failed", "ValueError"), ("b", "handled", None)], *later, [("a", "handled", None)]]
+    assert inbox.succeeded == ["b", "a"]
     assert all(0 <= run.duration <= attempt.duration for attempt in attempts for run in attempt.runs)
 
 
@@ -428,3 +435,29 @@ def test_a_store_that_goes_away_is_no_failure_of_a_handler(is_async: bool) -> No
     handlers = Handlers(inbox, a=None)
     assert handlers.answer(is_async=is_async).status == 503
     assert not handlers.errors
+
+
+@both
+def test_the_success_of_a_single_handler_is_recorded_by_the_end_of_its_delivery(is_async: bool) -> None:  # noqa: FBT001 - a case
+    inbox = Asked()
+    assert word(Handlers(inbox, a=None).answer(is_async=is_async)) == "handled"
+    assert (inbox.succeeded, len(inbox.settled)) == ([], 1)
+
+
+@both
+def test_the_history_has_each_run(is_async: bool) -> None:  # noqa: FBT001 - a case
+    inbox = Asked()
+    handlers = Handlers(inbox, a=None, b=ValueError("x"), c=RetryLater(), d=DropDelivery("enough"), e=None)
+    handlers.answer(is_async=is_async)
+    handlers.ends["b"] = None
+    handlers.ends["c"] = None
+    assert word(handlers.answer(is_async=is_async)) == "dropped"
+    [(*failed, first), (*dropped, second)] = inbox.settled
+    assert (failed, dropped) == (["fail", "failed", 7], ["complete", "dropped"])
+    assert [(run.handler, run.outcome, run.error) for run in first.runs] == [
+        ("a", "handled", None),
+        ("b", "failed", "ValueError"),
+        ("c", "retry_later", "RetryLater"),
+        ("d", "dropped", "DropDelivery"),
+    ]
+    assert [(run.handler, run.outcome) for run in second.runs] == [("b", "handled"), ("c", "handled"), ("d", "dropped")]

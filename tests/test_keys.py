@@ -429,9 +429,10 @@ def test_exceptions_that_led_to_each_other_are_no_circle() -> None:
 
 
 def test_frames_of_others_are_left_as_they_are() -> None:
-    theirs = ours("def f(held):\n fail(held)", fail=FAIL, __name__="library.core")
+    neighbour = ours("def f(held):\n fail(held)", fail=FAIL, __name__="roovet_webhooks_shop.handlers")
+    theirs = ours("def f(held):\n call(held)", call=neighbour, __name__="library.core")
     nameless = ours("def f(held):\n del globals()['__name__']\n call(held)", call=theirs)
-    for libraries, left in (((), 2), (("library.",), 1)):
+    for libraries, left in (((), 3), (("library.",), 2)):
         with pytest.raises(ValueError, match="first") as caught:
             ours("def f(held):\n call(held)", call=nameless)("s3cr3t")
         forget_variables(caught.value, libraries=libraries)
