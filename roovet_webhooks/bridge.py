@@ -60,7 +60,7 @@ class Bridge(Protocol):
             NotAnExceptionError: The function raised some other `BaseException`, which is the cause.
             SystemExit: The function raised it, or its server did to end the process.
             KeyboardInterrupt: As SystemExit.
-            CancelledError: The task is cancelled.
+            asyncio.CancelledError: The task is cancelled.
         """
         ...
 
