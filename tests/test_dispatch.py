@@ -415,7 +415,9 @@ def test_how_a_claim_is_settled(is_async: bool) -> None:  # noqa: FBT001 - a cas
 
 @pytest.mark.parametrize("error", [None, InboxUnavailable("down"), LeaseLost("over")], ids=repr)
 @pytest.mark.parametrize("end", [SystemExit(3), KeyboardInterrupt()], ids=repr)
-def test_what_ends_the_process_counts_and_goes_on(end: BaseException, error: Exception | None) -> None:
+def test_what_ends_the_process_counts_and_goes_on(
+    end: BaseException, error: Exception | None, caplog: pytest.LogCaptureFixture
+) -> None:
     inbox = Asked()
     inbox.error = error
     handlers = Handlers(inbox, a=end, b=None)
@@ -426,6 +428,9 @@ def test_what_ends_the_process_counts_and_goes_on(end: BaseException, error: Exc
     [(what, reason, wait, attempt)] = inbox.settled
     assert (what, reason, wait) == ("fail", "failed", 7)
     assert [(run.handler, run.outcome) for run in attempt.runs] == [("a", "failed")]
+    assert [raised for _, raised in told(caplog, "handler.failed")] == [end]
+    # Of a claim that could not be settled the reaper tells.
+    assert len(told(caplog, "delivery.failed")) == (error is None)
 
 
 @both

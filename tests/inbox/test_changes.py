@@ -200,6 +200,7 @@ def test_the_steps_are_these() -> None:
 def test_what_is_stored_under_a_name_keeps_it() -> None:
     # Rows of earlier releases hold these texts.
     assert [*State] == ["ready", "claimed", "done", "dead"]
+    assert [*Step] == [step.name.lower() for step in Step]
     assert [*Outcome] == [
         *("handled", "ignored", "dropped", "failed", "undecodable"),
         *("postponed", "poisoned", "too_old", "unhandled"),
