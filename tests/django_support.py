@@ -187,7 +187,7 @@ def database(kind: str, directory: Path, *, name: str | None = None, **options: 
 
 
 @contextmanager
-def databases(folder: Path, **options: object) -> Generator[Callable[[str], str]]:
+def databases(folder: Path, **options: Any) -> Generator[Callable[[str], str]]:  # noqa: ANN401 - settings of Django
     """Yield what makes a database of a kind, once, and returns its alias."""
     with ExitStack() as stack:
 
