@@ -10,6 +10,8 @@ server runs a worker in a thread. In production it is a process of its own: ``fl
 
 from __future__ import annotations
 
+import logging
+
 from flask import Flask, render_template
 
 from flask_app import orders, webhooks
@@ -28,6 +30,9 @@ def create_app(*, worker: bool = False) -> Flask:
         worker: Whether to run the handlers in this process as well.
     """
     app = Flask(__name__)
+    # What becomes of each delivery is shown on the terminal.
+    logging.basicConfig()
+    logging.getLogger("roovet_webhooks").setLevel(logging.INFO)
     orders.create_table()
     # Flask has no start-up hook, so the receiver is asked here whether it could do its work.
     receiver.check()

@@ -10,6 +10,7 @@ worker beside it. More of them, in processes of their own, are ``roovet-webhooks
 
 from __future__ import annotations
 
+import logging
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,7 +39,9 @@ templates = Jinja2Templates(Path(__file__).with_name("templates"))
 
 @asynccontextmanager
 async def lifespan(_app: Starlette) -> AsyncIterator[None]:
-    """Run a worker while the application runs."""
+    """Run a worker while the application runs, and show on the terminal what becomes of each delivery."""
+    logging.basicConfig()
+    logging.getLogger("roovet_webhooks").setLevel(logging.INFO)
     orders.create_table()
     async with working(receiver):
         yield
