@@ -106,7 +106,7 @@ class Ledger:
         for secret in self.secrets:
             for form in forms(secret):
                 windows.setdefault(form[:WINDOW], []).append((form, secret))
-        for text, (place, channel) in self.seen.items():
+        for text, (place, channel) in list(self.seen.items()):  # a thread may still write
             if any(place.startswith(prefix) for prefix in allowed):
                 continue
             found: set[bytes] = set()
