@@ -94,7 +94,7 @@ class NotAnExceptionError(RuntimeError):
 
     def __init__(self, error: BaseException) -> None:
         super().__init__(f"the function raised {type(error).__name__}")
-        self.__cause__ = error
+        self.__cause__: BaseException | None = error
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:

@@ -100,12 +100,12 @@ class ApiStatusError(ApiError):
         about = f" (param {detail.param})" if detail.param is not None else ""
         named = f" [request {request_id}]" if request_id is not None else ""
         super().__init__(f"{status} {detail.type}: {detail.message}{about}{named}")
-        self.status = status
-        self.type = detail.type
-        self.code = detail.code
-        self.message = detail.message
-        self.param = detail.param
-        self.request_id = request_id
+        self.status: int = status
+        self.type: str = detail.type
+        self.code: str = detail.code
+        self.message: str = detail.message
+        self.param: str | None = detail.param
+        self.request_id: str | None = request_id
 
 
 class InvalidRequest(ApiStatusError):

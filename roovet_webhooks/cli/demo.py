@@ -79,7 +79,7 @@ class Shop:
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / "shop.db"
-        self.inbox = f"sqlite:///{self._path}"
+        self.inbox: str = f"sqlite:///{self._path}"
         with closing(sqlite3.connect(self._path)) as connection:
             connection.execute("CREATE TABLE fulfilment (order_id TEXT, total_cents INTEGER)")
 

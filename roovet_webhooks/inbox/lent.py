@@ -51,11 +51,11 @@ class _Gate:
     """
 
     def __init__(self) -> None:
-        self.lock = threading.RLock()
-        self.lent = False
+        self.lock: threading.RLock = threading.RLock()
+        self.lent: bool = False
         self.over: str | None = None
         self.denied: str | None = None
-        self.refused = False
+        self.refused: bool = False
         self._pid = os.getpid()
         self._thread = threading.get_ident()
 
@@ -155,11 +155,15 @@ class HandlerConnection(sqlite3.Connection):
         with self.gate:
             return _guarded_cursors(factory)(self)
 
-    def _unsupported(self, *_: object, **__: object) -> NoReturn:
-        message = "a handler's connection has no blobs and no authorizer of the handler's"
+    def blobopen(self, *_: Any, **__: Any) -> NoReturn:  # noqa: ANN401 - whatever it is called with
+        """Refuse: a blob is a way past the guards."""
+        message = "a handler's connection has no blobs"
         raise sqlite3.NotSupportedError(message)
 
-    blobopen = set_authorizer = _unsupported
+    def set_authorizer(self, *_: Any, **__: Any) -> NoReturn:  # noqa: ANN401 - whatever it is called with
+        """Refuse: the guards are an authorizer themselves."""
+        message = "a handler's connection has no authorizer of the handler's"
+        raise sqlite3.NotSupportedError(message)
 
     def interrupt(self) -> None:
         """Stop the statement that runs, in whichever thread."""
