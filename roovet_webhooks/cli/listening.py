@@ -67,7 +67,7 @@ def listen(  # noqa: PLR0913 - one argument an option
         endpoint = WebhookMiddleware(_elsewhere(display, path), receiver=receiver, path=path)
         sock = stack.enter_context(bind(host, port))
         stored = receiver.inbox.durable
-        # That a delivery was stored is told on the level DEBUG, since a worker tells how it ends.
+        # The log has stored deliveries at DEBUG only, because a worker logs how each ends.
         stack.enter_context(log_to(display, logging.DEBUG if stored else logging.INFO))
         console.print(Text(f"Listening on {url_of(sock, path)}", "bold"))
         console.print("Ctrl-C ends it. To try it, in another terminal:", style="dim")

@@ -56,7 +56,7 @@ class Probe:
         self._signer = signer
         self._timeout = timeout
         self._slow = slow
-        # By code: what is wrong with every request is told once.
+        # By code, so that a fault of every request is reported once.
         self._found: dict[str, Finding] = {}
 
     @property
