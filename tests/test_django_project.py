@@ -22,6 +22,7 @@ from django.core.checks.registry import registry  # noqa: E402 - Django has to b
 from django.http import HttpRequest, HttpResponse  # noqa: E402 - Django has to be configured before
 from django.test import AsyncClient, Client, override_settings  # noqa: E402 - Django has to be configured before
 from django.urls import include, path  # noqa: E402 - Django has to be configured before
+from django.utils import translation  # noqa: E402 - Django has to be configured before
 from django.views.decorators.cache import never_cache  # noqa: E402 - Django has to be configured before
 
 from roovet_webhooks.django import dispatch_view, verified_webhook  # noqa: E402 - Django has to be configured before
@@ -172,7 +173,7 @@ def test_what_a_view_cannot_override_a_system_check_names(what: str) -> None:
 
 def test_a_mount_under_a_language_prefix_is_named() -> None:
     patterns = i18n_patterns(path("hooks/", include(hooks())))
-    with site(*patterns, *hooks()):
+    with translation.override("en-us"), site(*patterns, *hooks()):
         [found] = run_checks()
     assert found.id == "roovet_webhooks.W022"
     assert "/en-us/hooks/hooks/<slug:shop>/hook, /en-us/hooks/own stands" in found.msg

@@ -15,7 +15,7 @@ from django.db import Error, IntegrityError, transaction
 from roovet_webhooks.django.lending import own_connection
 from roovet_webhooks.errors import ConfigurationError, InboxUnavailable
 from roovet_webhooks.inbox.deadlines import GRACE
-from roovet_webhooks.inbox.drivers import guard_driver
+from roovet_webhooks.inbox.drivers import close_safely, guard_driver
 from roovet_webhooks.inbox.limits import SERVER_SECONDS, committed_by
 from roovet_webhooks.inbox.scope import AfterCommit
 
@@ -73,6 +73,7 @@ class HandlerTransaction:
 
     def guard(self) -> None:
         """Refuse a commit or rollback with the driver's own connection."""
+        close_safely(self.connection.connection)
         guard_driver(self.connection.connection, self._ending, self._claims.database.dialect.ends)
 
     def _ending(self) -> None:

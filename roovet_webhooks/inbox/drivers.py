@@ -1,7 +1,9 @@
-"""Refuses a commit or rollback that a handler tries with the driver's own connection to a database server."""
+"""Guards for the driver's own connection to a database server, which a handler can get hold of."""
 
 from __future__ import annotations
 
+import socket
+from contextlib import suppress
 from functools import wraps
 from typing import TYPE_CHECKING, Any, cast
 
@@ -9,6 +11,44 @@ from roovet_webhooks.inbox.sql_text import ends_transaction
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+
+_PATIENCE = 5.0  # seconds, until a thread has left a connection that was cut
+
+
+def close_safely(driver: Any) -> None:  # noqa: ANN401 - any driver's
+    """Have a psycopg connection close only when no thread is inside of it.
+
+    Its C code keeps a pointer while it waits for the server. A close in another thread frees what that points to, and
+    the process crashes. So a close cuts the connection, which ends every wait, and takes the driver's lock.
+
+    Args:
+        driver: The driver's connection. Others than psycopg's are left alone.
+    """
+    if not hasattr(driver, "pgconn") or "close" in vars(driver):
+        return
+    close, lock = driver.close, driver.lock
+
+    @wraps(close)
+    def call() -> None:
+        if not lock.acquire(blocking=False):
+            _cut(driver)
+            if not lock.acquire(timeout=_PATIENCE):
+                return  # the driver closes it when nobody refers to it any more; the server has ended its session
+        try:
+            close()
+        finally:
+            lock.release()
+
+    driver.close = call
+
+
+def _cut(driver: Any) -> None:  # noqa: ANN401 - psycopg's
+    with (
+        suppress(Exception),  # it is closed
+        socket.fromfd(driver.fileno(), socket.AF_INET, socket.SOCK_STREAM) as end,
+    ):
+        end.shutdown(socket.SHUT_RDWR)
 
 
 def guard_driver(driver: Any, ending: Callable[[], None], ends: Callable[[str], bool] = ends_transaction) -> None:  # noqa: ANN401 - any driver's

@@ -14,6 +14,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from roovet_webhooks.errors import InboxUnavailable
 from roovet_webhooks.inbox.deadlines import GRACE, LOOK_SECONDS, OWN_SECONDS, SCHEMA_SECONDS, cut_after
+from roovet_webhooks.inbox.drivers import close_safely
 from roovet_webhooks.inbox.faults import meaning_of
 from roovet_webhooks.inbox.limits import SERVER_SECONDS, over, too_long
 from roovet_webhooks.inbox.sql import schema
@@ -99,6 +100,7 @@ class PostgreSQLStore:
                 HandlerConnection(self._handlers) as connection,
                 cut_after(connection.connection.driver_connection, self.limit + GRACE),
             ):
+                close_safely(connection.connection.driver_connection)
                 try:
                     with connection.begin():
                         yield HandlerTransaction(connection, self._set_up(connection))
