@@ -12,11 +12,11 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from roovet_webhooks.bridge import AsyncBridge
 from roovet_webhooks.errors import BodyAlreadyRead, ConfigurationError, IncompleteBody, WebhookError
-from roovet_webhooks.keys import forget_variables
 from roovet_webhooks.messages import WebhookRequest, WebhookResponse, error_response
-from roovet_webhooks.misuse import check_receiver
+from roovet_webhooks.receiving.bridge import AsyncBridge
+from roovet_webhooks.receiving.misuse import check_receiver
+from roovet_webhooks.signing.keys import forget_variables
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from roovet_webhooks.delivery import Delivery
     from roovet_webhooks.messages import Body
-    from roovet_webhooks.receiver import WebhookReceiver
+    from roovet_webhooks.receiving.receiver import WebhookReceiver
 
     # What FastAPI wants of a handler; Starlette wants less.
     Handler = Callable[[Request, Any], Coroutine[Any, Any, Response]]

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 from roovet_webhooks.errors import ConfigurationError, WebhookError
 from roovet_webhooks.messages import WebhookRequest, WebhookResponse, error_response
-from roovet_webhooks.misuse import check_receiver
+from roovet_webhooks.receiving.misuse import check_receiver
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from roovet_webhooks.delivery import Delivery
-    from roovet_webhooks.receiver import WebhookReceiver
+    from roovet_webhooks.receiving.receiver import WebhookReceiver
 
 R = TypeVar("R")
 

@@ -14,7 +14,7 @@ from roovet_webhooks.events import Event
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-    from roovet_webhooks.signing import Verified
+    from roovet_webhooks.signing.verifier import Verified
 
 T = TypeVar("T")
 

@@ -15,17 +15,17 @@ import msgspec
 import structlog
 
 from roovet_webhooks import telemetry
-from roovet_webhooks.bridge import SyncBridge, run
 from roovet_webhooks.errors import ConfigurationError, DeliveryNotFound, InboxError, InvalidTransition
-from roovet_webhooks.inbox.opening import inbox_of
+from roovet_webhooks.inbox.factory import inbox_of
 from roovet_webhooks.inbox.protocol import State
 from roovet_webhooks.inbox.serving import REMEDY, mismatches
+from roovet_webhooks.receiving.bridge import SyncBridge, run
 
 if TYPE_CHECKING:
     from roovet_webhooks.inbox.protocol import Answer, DurableInbox
     from roovet_webhooks.inbox.records import Query, RecordedDelivery, Stats
     from roovet_webhooks.inbox.sql import SQLInbox
-    from roovet_webhooks.receiver import WebhookReceiver
+    from roovet_webhooks.receiving.receiver import WebhookReceiver
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
@@ -91,7 +91,7 @@ def log_to_stderr(level: str, *, but: str | None = None) -> None:
             handler.addFilter(lambda record: record.name.partition(".")[0] != but)
 
 
-def let_go(inbox: DurableInbox) -> None:
+def close_quietly(inbox: DurableInbox) -> None:
     """Close an inbox at the end of a command. That its store is away by then is no fault of the command."""
     with suppress(InboxError):
         inbox.close()
@@ -142,7 +142,7 @@ def number_of(inbox: DurableInbox, which: str) -> int:
     return int(which)
 
 
-def found(inbox: DurableInbox, query: Query) -> Iterator[RecordedDelivery]:
+def iter_deliveries(inbox: DurableInbox, query: Query) -> Iterator[RecordedDelivery]:
     """Yield recorded deliveries, the newest first, page by page; as many as the query's limit allows."""
     left = query.limit
     while page := inbox.find(msgspec.structs.replace(query, limit=min(left, _PAGE))):
@@ -156,7 +156,7 @@ def found(inbox: DurableInbox, query: Query) -> Iterator[RecordedDelivery]:
 # What they are
 
 
-def described(record: RecordedDelivery) -> dict[str, object]:
+def to_dict(record: RecordedDelivery) -> dict[str, object]:
     """Return what is known about a recorded delivery as plain values for JSON: times in Unix seconds, no body."""
     told: dict[str, object] = {"id": record.id, **msgspec.structs.asdict(record)}
     identity = record.identity
@@ -169,7 +169,7 @@ def described(record: RecordedDelivery) -> dict[str, object]:
     return cast("dict[str, object]", msgspec.to_builtins(told))
 
 
-def counted(stats: Stats, *, now: float) -> dict[str, object]:
+def stats_to_dict(stats: Stats, *, now: float) -> dict[str, object]:
     """Return the counts of an endpoint as plain values for JSON."""
     waiting = None if stats.oldest_due is None else round(max(0.0, now - stats.oldest_due), 3)
     told = {**msgspec.structs.asdict(stats), "oldest_due_seconds": waiting}
@@ -198,8 +198,12 @@ def purging(inbox: DurableInbox) -> Doing:
     return inbox.purge
 
 
-def each(
-    inbox: DurableInbox, numbers: Sequence[int], step: Doing, *, tell: Callable[[int], None] = lambda _count: None
+def apply_each(
+    inbox: DurableInbox,
+    numbers: Sequence[int],
+    step: Doing,
+    *,
+    on_progress: Callable[[int], None] = lambda _count: None,
 ) -> list[Refused]:
     """Take a step with each of many deliveries, and return those that it was refused for.
 
@@ -209,7 +213,7 @@ def each(
         inbox: The inbox.
         numbers: Which deliveries.
         step: What to do.
-        tell: Called after each lot with how many deliveries have been gone through.
+        on_progress: Called after each lot with how many deliveries have been gone through.
 
     Raises:
         InboxUnavailable: The store cannot be used; what was done until then is done.
@@ -230,7 +234,7 @@ def each(
             except (InvalidTransition, DeliveryNotFound) as error:
                 refused.append(Refused(number, str(error)))
         total += len(lot)
-        tell(total)
+        on_progress(total)
     return refused
 
 
@@ -264,7 +268,7 @@ class Finding(msgspec.Struct, frozen=True):
     mend: str = ""
 
 
-def examined(inbox: DurableInbox, receivers: Iterable[WebhookReceiver] = ()) -> Iterator[Finding]:
+def check(inbox: DurableInbox, receivers: Iterable[WebhookReceiver] = ()) -> Iterator[Finding]:
     """Look at a store, its workers and what waits in it, and say what is to be done.
 
     Args:
@@ -294,7 +298,7 @@ def examined(inbox: DurableInbox, receivers: Iterable[WebhookReceiver] = ()) -> 
 
 def _store(inbox: DurableInbox) -> Iterator[Finding]:
     # Writes: a file or a database that can only be read is found here.
-    waited(inbox, inbox.beat(inbox.owner, ()))
+    waited(inbox, inbox.heartbeat(inbox.owner, ()))
     before = time.time()
     health = inbox.health()
     after = time.time()
@@ -328,7 +332,7 @@ def _deliveries(stats: Sequence[Stats], now: float) -> Iterator[Finding]:
             mend = "start one: roovet-webhooks worker module:receiver, flask roovet worker or manage.py roovet_worker"
             yield Finding("error", f"workers of {of.endpoint}", said, mend)
         if waits > LATE:
-            said = f"{of.counts[State.READY]} waiting, the first for {lasting(waits)}"
+            said = f"{of.counts[State.READY]} waiting, the first for {format_duration(waits)}"
             mend = (
                 "start more workers, or raise --concurrency; see whether a handler has become slow, or a delivery "
                 "holds back later ones of its resource"
@@ -340,9 +344,9 @@ def _deliveries(stats: Sequence[Stats], now: float) -> Iterator[Finding]:
             said = f"{of.unhandled} wait for a handler that no process had which claimed them: "
             said += "; ".join(of.unhandled_reasons)
             yield Finding("error", f"handlers of {of.endpoint}", said, REMEDY)
-        if of.suspects:
-            were = "was running when its" if of.suspects == 1 else "were running when their"
-            said = f"{of.suspects} {were} process went away; each runs alone until it ends"
+        if of.count_crashed:
+            were = "was running when its" if of.count_crashed == 1 else "were running when their"
+            said = f"{of.count_crashed} {were} process went away; each runs alone until it ends"
             mend = "see `inbox list`: was a worker killed, or does a handler crash it or exhaust its memory?"
             yield Finding("warning", f"suspects of {of.endpoint}", said, mend)
         if of.dead_letters:
@@ -358,7 +362,7 @@ def _workers(inbox: DurableInbox, receivers: Iterable[WebhookReceiver]) -> Itera
         yield Finding(found.level, f"handlers of {found.endpoint}", found.message, REMEDY)
 
 
-def lasting(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Say how long something has lasted, in the largest unit of which there is one.
 
     Example:

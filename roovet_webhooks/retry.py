@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from roovet_webhooks._validation import is_count, is_number
 from roovet_webhooks.errors import ConfigurationError
-from roovet_webhooks.numbers import is_count, is_number
 
 DAY = 86_400.0
 _FIRST_MISSING, _MOST_MISSING = 1.0, 300.0
@@ -14,14 +14,14 @@ _FIRST_MISSING, _MOST_MISSING = 1.0, 300.0
 class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """How long to wait before the next attempt at a delivery, and after how many it is dead.
 
-    The wait doubles from ``first`` up to ``most``. In memory, where the sender's own retries drive the
+    The wait doubles from ``initial`` up to ``max_delay``. In memory, where the sender's own retries drive the
     attempts, no delivery dies, and the wait is what a ``Retry-After`` says when a handler raised `RetryLater`
     without a time.
 
     Attributes:
-        first: Seconds before the second attempt.
+        initial: Seconds before the second attempt.
         factor: By how much each wait is longer than the one before.
-        most: Seconds that no wait exceeds.
+        max_delay: Seconds that no wait exceeds.
         max_attempts: How many attempts may fail or crash; with the defaults the last is about ten hours after the
             first.
         max_crashes: How many attempts may crash: end with the process that made them.
@@ -40,19 +40,19 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
         True
     """
 
-    first: float = 5.0
+    initial: float = 5.0
     factor: float = 2.0
-    most: float = 3600.0
+    max_delay: float = 3600.0
     max_attempts: int = 20
     max_crashes: int = 3
     max_age: float = 3 * DAY
 
     def __post_init__(self) -> None:
         """Refuse numbers that decide nothing."""
-        if not all(map(is_number, (self.first, self.factor, self.most))) or not (
-            0 < self.first <= self.most < float("inf") and 1 <= self.factor < float("inf")
+        if not all(map(is_number, (self.initial, self.factor, self.max_delay))) or not (
+            0 < self.initial <= self.max_delay < float("inf") and 1 <= self.factor < float("inf")
         ):
-            message = f"a retry policy needs 0 < first <= most and factor >= 1, not {self!r}"
+            message = f"a retry policy needs 0 < initial <= max_delay and factor >= 1, not {self!r}"
             raise ConfigurationError(message)
         counts = is_count(self.max_attempts) and is_count(self.max_crashes) and is_number(self.max_age)
         if not (counts and self.max_attempts >= 1 and self.max_crashes >= 1 and self.max_age >= 0):
@@ -65,9 +65,9 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
     def delay(self, attempt: int) -> float:
         """Return the seconds to wait after the given attempt, counted from 1."""
         try:
-            return min(self.most, self.first * self.factor ** (max(attempt, 1) - 1))
+            return min(self.max_delay, self.initial * self.factor ** (max(attempt, 1) - 1))
         except OverflowError:
-            return self.most
+            return self.max_delay
 
     def after_failure(self, *, failures: int, crashes: int) -> float | None:
         """Return the seconds to wait after an attempt that failed, or ``None``: no attempt is left.

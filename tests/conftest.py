@@ -62,7 +62,7 @@ def _no_secret_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def _nothing_left_behind() -> Iterator[None]:
     """Put back what a test has changed for the whole process, so that none depends on those before it."""
-    from roovet_webhooks import receiver  # noqa: PLC0415 - once pytest-cov measures
+    from roovet_webhooks.receiving import receiver  # noqa: PLC0415 - once pytest-cov measures
 
     restorers = [
         _environment(),

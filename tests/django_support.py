@@ -17,8 +17,8 @@ from services import url_of
 from support import SECRET, clock, request_of
 
 from roovet_webhooks import WebhookReceiver
-from roovet_webhooks.bridge import SyncBridge, run
 from roovet_webhooks.inbox.records import Query
+from roovet_webhooks.receiving.bridge import SyncBridge, run
 
 configure_django()
 pymysql.install_as_MySQLdb()

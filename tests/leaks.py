@@ -27,7 +27,7 @@ import pytest
 import structlog
 from support import secrets_written_down
 
-from roovet_webhooks import keys
+from roovet_webhooks.signing import keys
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, MutableMapping

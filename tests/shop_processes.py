@@ -32,7 +32,7 @@ from roovet_webhooks.inbox.sql import SQLInbox
 HERE = Path(__file__).parent
 inbox = SQLInbox({url!r}, settle=0, lease={lease}, timeout=5)
 {engine}
-policy = RetryPolicy(first=0.05, most=0.05, max_crashes=2)
+policy = RetryPolicy(initial=0.05, max_delay=0.05, max_crashes=2)
 receiver = WebhookReceiver({secret!r}, inbox=inbox, retry=policy, engine=engine)
 
 def did(word, event):

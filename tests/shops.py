@@ -15,8 +15,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from roovet_webhooks import Delivery, DropDelivery, Event, RetryLater, WebhookReceiver, asgi
-from roovet_webhooks import flask as flask_adapter
+from roovet_webhooks import Delivery, DropDelivery, Event, RetryLater, WebhookReceiver, asgi, flask as flask_adapter
 from roovet_webhooks.testing import PATH
 
 if TYPE_CHECKING:

@@ -5,11 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from roovet_webhooks import WebhookRequest
-from roovet_webhooks.admission import Head, admit
 from roovet_webhooks.errors import (
     DuplicateHeader,
     LengthRequired,
@@ -19,6 +17,7 @@ from roovet_webhooks.errors import (
     UnsupportedMediaType,
     VerificationError,
 )
+from roovet_webhooks.receiving.request_checks import Head, admit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

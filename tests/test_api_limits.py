@@ -12,8 +12,7 @@ import httpx2
 import pytest
 import stamina
 from api_support import BALANCE, KEY, START, Clock, FakeRoovet, Kind, answer, refusal
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from roovet_webhooks.api import AsyncRoovetClient, RateLimited, RoovetClient
 from roovet_webhooks.api.limiter import RateLimiter, retry_after

@@ -13,8 +13,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from openapi_spec_validator import validate
 
 from roovet_webhooks.api import assumed, documented, resource

@@ -15,8 +15,8 @@ from rich.traceback import Traceback
 from support import SECRET, clock, headers_of, payload, request_of
 
 from roovet_webhooks import Delivery, DropDelivery, Event, RetryPolicy, WebhookReceiver, WebhookRequest
-from roovet_webhooks.bridge import AsyncBridge, _LoopThread
-from roovet_webhooks.wsgi import request_of as wsgi_request_of
+from roovet_webhooks.receiving.bridge import AsyncBridge, _LoopThread
+from roovet_webhooks.receiving.wsgi import request_of as wsgi_request_of
 
 if TYPE_CHECKING:
     import logging
@@ -194,7 +194,7 @@ def test_a_loop_that_cannot_be_made_is_a_failure_and_no_wait(monkeypatch: pytest
         message = "too many open files"
         raise OSError(message)
 
-    monkeypatch.setattr("roovet_webhooks.bridge._LOOP", _LoopThread())
+    monkeypatch.setattr("roovet_webhooks.receiving.bridge._LOOP", _LoopThread())
     receiver = receiver_of(handler)
     raw = payload()
     with monkeypatch.context() as patch:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from roovet_webhooks.telemetry import HandlerRun, LoopStep, blocking, report_blocked_loops
-from roovet_webhooks.telemetry.tables import ABOUT
+from roovet_webhooks.telemetry.catalog import ABOUT
 
 if TYPE_CHECKING:
     import pytest

@@ -18,7 +18,7 @@ import pytest
 from support import NOW, SECRET, request_of
 
 from roovet_webhooks import Event, WebhookReceiver
-from roovet_webhooks.bridge import SyncBridge, is_async, run
+from roovet_webhooks.receiving.bridge import SyncBridge, is_async, run
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

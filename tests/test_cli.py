@@ -264,7 +264,7 @@ def test_streams_that_are_no_files(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_package_does_not_need_the_command_line() -> None:
     code = (
-        "import sys, roovet_webhooks.asgi, roovet_webhooks.flask, roovet_webhooks.receiver\n"
+        "import sys, roovet_webhooks.asgi, roovet_webhooks.flask, roovet_webhooks.receiving.receiver\n"
         "assert not any(name.startswith(('roovet_webhooks.cli', 'uvicorn')) for name in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], timeout=60, check=True)  # noqa: S603 - code of this test

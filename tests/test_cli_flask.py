@@ -14,8 +14,7 @@ from support import SECRET
 from worker_support import deliver, eventually, receiver_on, states_of, written
 
 from roovet_webhooks import Event, MissingExtraError, WebhookReceiver, operations
-from roovet_webhooks.cli import flask_commands
-from roovet_webhooks.flask import webhook_blueprint
+from roovet_webhooks.flask import commands as flask_commands, webhook_blueprint
 from roovet_webhooks.worker import Worker
 
 if TYPE_CHECKING:
@@ -48,7 +47,7 @@ def test_flask_finds_the_commands_by_itself() -> None:
 def test_flask_itself_is_enough_to_import_them() -> None:
     code = (
         "import sys\nsys.modules['rich'] = sys.modules['sqlalchemy'] = None\n"
-        "from roovet_webhooks.cli.flask_commands import roovet\n"
+        "from roovet_webhooks.flask.commands import roovet\n"
         "assert roovet.list_commands(None) == ['inbox', 'worker']"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)  # noqa: S603 - this interpreter

@@ -19,13 +19,12 @@ from support import NOW
 from worker_support import deliver, receiver_on, records_of, soon, states_of, written
 
 from roovet_webhooks import ConfigurationError, Event, InboxUnavailable, MemoryInbox, WebhookReceiver, operations
-from roovet_webhooks.bridge import SyncBridge
-from roovet_webhooks.bridge import run as run_coroutine
 from roovet_webhooks.cli.root import root
 from roovet_webhooks.inbox.engine import Fault
 from roovet_webhooks.inbox.protocol import DurableInbox, Outcome, Served, State
 from roovet_webhooks.inbox.records import Health, Query
 from roovet_webhooks.inbox.sql import SQLInbox
+from roovet_webhooks.receiving.bridge import SyncBridge, run as run_coroutine
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -140,7 +139,7 @@ def test_show_takes_a_number_or_an_id(receiver: WebhookReceiver) -> None:
     record = records_of(receiver)[2]
     for which in ("3", record.id):
         (told,) = lines(run("show", which, "--json"))
-        assert told == json.loads(json.dumps(operations.described(record)))
+        assert told == json.loads(json.dumps(operations.to_dict(record)))
         shown = run("show", which).stdout
         assert "wallet.credited" in shown
         assert "failed: take \\x1b[31m" in shown
@@ -227,9 +226,9 @@ def test_many_are_gone_through_in_lots(receiver: WebhookReceiver, monkeypatch: p
     told: list[int] = []
     inbox = cast("SQLInbox", receiver.inbox)
     step = operations.replaying(inbox, confirmed=False)
-    assert operations.each(inbox, range(1, 50), step, tell=told.append) == []
+    assert operations.apply_each(inbox, range(1, 50), step, on_progress=told.append) == []
     assert told == [10, 20, 30, 40, 49]
-    refused = operations.each(inbox, range(1, 50), step)
+    refused = operations.apply_each(inbox, range(1, 50), step)
     assert [one.number for one in refused] == [*range(1, 50)]
     shown = run("replay", "--state", "ready", status=1).stderr
     assert shown.endswith("and 29 more\n")
@@ -241,7 +240,7 @@ def test_a_step_that_is_refused_at_once_is_refused(receiver: WebhookReceiver) ->
     def step(number: int) -> None:
         inbox.replay(number).result(10)
 
-    assert [one.number for one in operations.each(inbox, [1, 3], step)] == [1]
+    assert [one.number for one in operations.apply_each(inbox, [1, 3], step)] == [1]
 
 
 def test_progress_is_shown_on_a_terminal(receiver: WebhookReceiver, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -298,7 +297,7 @@ def test_check_finds_what_is_to_be_done(receiver: WebhookReceiver) -> None:
 
 def test_check_is_content_when_all_is_well(receiver: WebhookReceiver) -> None:
     written(receiver, "DELETE FROM roovet_delivery WHERE state = 'dead'")
-    cast("SQLInbox", receiver.inbox).beat("me", [Served("default")]).result(10)
+    cast("SQLInbox", receiver.inbox).heartbeat("me", [Served("default")]).result(10)
     assert set(levels(run("check", "--json")).values()) == {"ok"}
     written(receiver, "DELETE FROM roovet_delivery")
     assert levels(run("check", "--json"))["deliveries"] == "ok"
@@ -311,7 +310,7 @@ class Sick(SQLInbox):
 
 def test_check_tells_of_the_store(tmp_path: Path) -> None:
     sick = Sick(f"sqlite:///{tmp_path / 'inbox.db'}")
-    found = {finding.subject: finding for finding in operations.examined(sick)}
+    found = {finding.subject: finding for finding in operations.check(sick)}
     assert {name for name, finding in found.items() if finding.level != "ok"} == {"durability", "room", "clock"}
     assert "differ by 60 s" in found["clock"].said
 
@@ -322,7 +321,7 @@ def test_check_tells_of_a_store_that_cannot_be_used(error: Exception, tmp_path: 
         def open(self) -> None:
             raise error
 
-    (found,) = operations.examined(Down(f"sqlite:///{tmp_path / 'inbox.db'}"))
+    (found,) = operations.check(Down(f"sqlite:///{tmp_path / 'inbox.db'}"))
     assert (found.level, found.subject, found.said) == ("error", "store", str(error))
 
 
@@ -337,7 +336,7 @@ class FakeEngine:
 
     def attach(self, receiver: WebhookReceiver) -> None: ...
 
-    def hand_over(self, connection: object, endpoint: str, numbers: object) -> None: ...
+    def enqueue(self, connection: object, endpoint: str, numbers: object) -> None: ...
 
     def faults(self) -> Iterable[Fault]:
         return self._faults
@@ -356,7 +355,7 @@ def test_check_finds_a_database_that_can_only_be_read() -> None:
             name = engine.url.database
             connection.exec_driver_sql(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
         engine.dispose()
-        (found,) = operations.examined(SQLInbox(url))
+        (found,) = operations.check(SQLInbox(url))
     assert (found.level, found.subject) == ("error", "store")
     assert "read-only transaction" in found.said
 
@@ -379,7 +378,7 @@ def test_check_looks_at_the_engine(tmp_path: Path) -> None:
     ill = WebhookReceiver(inbox=inbox, endpoint="ill", engine=FakeEngine(Fault("it forgets", "tell it not to")))
     late = WebhookReceiver(inbox=inbox, endpoint="late", engine=FakeEngine(Fault("it dawdles", "urge it", "warning")))
     plain = WebhookReceiver(inbox=inbox, endpoint="plain")
-    found = {finding.subject: finding for finding in operations.examined(inbox, [well, ill, late, plain])}
+    found = {finding.subject: finding for finding in operations.check(inbox, [well, ill, late, plain])}
     assert found["fake of default"].level == "ok"
     assert found["fake of ill"] == operations.Finding("error", "fake of ill", "it forgets", "tell it not to")
     assert found["fake of late"].level == "warning"

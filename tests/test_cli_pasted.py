@@ -11,14 +11,13 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import assume, example, given, settings
-from hypothesis import strategies as st
+from hypothesis import assume, example, given, settings, strategies as st
 
 from roovet_webhooks.cli.curl import is_curl, read_curl
 from roovet_webhooks.cli.pasted import Pasted, Unreadable
 from roovet_webhooks.cli.rawrequest import MAX_HEAD_BYTES, read_request
+from roovet_webhooks.cli.shell_words import words_of
 from roovet_webhooks.cli.text import MAX_INPUT_BYTES
-from roovet_webhooks.cli.words import words_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -14,8 +14,7 @@ from typing import NoReturn
 import pytest
 from cli_support import HEADER, RAW, complaint, run, verify_at
 from click.testing import CliRunner
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from support import NOW, OTHER_SECRET, SECRET
 
 from roovet_webhooks import sign

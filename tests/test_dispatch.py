@@ -25,8 +25,8 @@ from roovet_webhooks import (
     WebhookReceiver,
     WebhookResponse,
 )
-from roovet_webhooks.bridge import SyncBridge, run
-from roovet_webhooks.dispatch import begin_with_users_code, call_hooks
+from roovet_webhooks.receiving.attempt import begin_with_users_code, call_hooks
+from roovet_webhooks.receiving.bridge import SyncBridge, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,7 +48,11 @@ class Handlers:
             self.router.on("*", name=name)(self._handler(name))
         self.router.on_error(lambda error, delivery: self.errors.append((error, delivery)))
         self.receiver = WebhookReceiver(
-            SECRET, router=self.router, clock=lambda: NOW, retry=RetryPolicy(first=7, factor=2, most=20), inbox=inbox
+            SECRET,
+            router=self.router,
+            clock=lambda: NOW,
+            retry=RetryPolicy(initial=7, factor=2, max_delay=20),
+            inbox=inbox,
         )
         self.request = request_of()
 
@@ -326,7 +330,7 @@ def raised_through(*modules: str) -> ValueError:
     return error
 
 
-OURS = "roovet_webhooks.dispatch"
+OURS = "roovet_webhooks.receiving.attempt"
 
 
 @pytest.mark.parametrize(

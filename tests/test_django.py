@@ -40,8 +40,11 @@ from django.views.decorators.csrf import csrf_protect  # noqa: E402 - Django has
 from rest_framework.response import Response  # type: ignore[import-untyped]  # noqa: E402 - no types; after the settings
 from rest_framework.views import APIView  # type: ignore[import-untyped]  # noqa: E402 - no types; after the settings
 
-from roovet_webhooks.django import dispatch_view, verified_webhook  # noqa: E402 - Django has to be configured before
-from roovet_webhooks.django import views as adapter  # noqa: E402 - Django has to be configured before
+from roovet_webhooks.django import (  # noqa: E402 - Django has to be configured before
+    dispatch_view,
+    verified_webhook,
+    views as adapter,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping

@@ -20,8 +20,7 @@ from django_support import Shop
 from support import payload
 
 from roovet_webhooks import Event, RetryPolicy
-from roovet_webhooks.django import dispatch_view
-from roovet_webhooks.django import views as adapter
+from roovet_webhooks.django import dispatch_view, views as adapter
 from roovet_webhooks.django.tables import tables
 from roovet_webhooks.inbox.records import Query
 

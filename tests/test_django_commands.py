@@ -19,8 +19,7 @@ from documentation.pages import ROOT, python_of, rows_of, section_of, text_of
 from support import PATH, SECRET, payload
 
 from roovet_webhooks import Event, RetryPolicy, WebhookReceiver
-from roovet_webhooks.django import DjangoInbox, dispatch_view
-from roovet_webhooks.django import views as adapter
+from roovet_webhooks.django import DjangoInbox, dispatch_view, views as adapter
 from roovet_webhooks.django.dialects import KNOWS_MODES
 from roovet_webhooks.django.management.commands.roovet_worker import Command
 from roovet_webhooks.django.tables import tables
@@ -183,7 +182,7 @@ def one_look(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
 
 def _handle(receiver: WebhookReceiver, claimed: Any) -> None:  # noqa: ANN401 - a Claimed
-    from roovet_webhooks.bridge import SyncBridge, run  # noqa: PLC0415 - only here
+    from roovet_webhooks.receiving.bridge import SyncBridge, run  # noqa: PLC0415 - only here
 
     run(receiver.handle(claimed, bridge=SyncBridge()))
 

@@ -30,18 +30,23 @@ from support import NOW, PATH, SECRET, headers_of, payload, request_of
 from worker_support import nothing, receiver_on
 
 from roovet_webhooks import ConfigurationError, Event, InboxUnavailable, Tenant, WebhookReceiver
-from roovet_webhooks.bridge import AsyncBridge
-from roovet_webhooks.django import DjangoInbox, dialects, dispatch_view, ledger
-from roovet_webhooks.django import database as databases
-from roovet_webhooks.django import views as adapter
+from roovet_webhooks.django import (
+    DjangoInbox,
+    database as databases,
+    dialects,
+    dispatch_view,
+    queries,
+    views as adapter,
+)
 from roovet_webhooks.django.claims import Claims, inserted
 from roovet_webhooks.django.fields import NAME_CHARACTERS, TENANT_CHARACTERS
 from roovet_webhooks.django.tables import tables
 from roovet_webhooks.inbox import changes
 from roovet_webhooks.inbox.backlog import Backlog
-from roovet_webhooks.inbox.keeper import Expiry, Lease
+from roovet_webhooks.inbox.maintenance import Expiry, Lease
 from roovet_webhooks.inbox.protocol import Outcome, Served, State
 from roovet_webhooks.inbox.records import Query
+from roovet_webhooks.receiving.bridge import AsyncBridge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -170,7 +175,7 @@ def test_an_inbox_of_the_first_migration_is_upgraded_and_still_serves_its_code(k
         shop.inbox.store(shop.receiver.open(request_of()), claim=False, handlers=["book"])
         claimed = shop.inbox.claim("default", limit=10)
         assert [one.claim.handlers for one in claimed] == [None, None, ("book",)]
-        shop.inbox.beat("me", [Served("default", ("book",), ("*",))])
+        shop.inbox.heartbeat("me", [Served("default", ("book",), ("*",))])
         assert [(worker.owner, worker.handlers) for worker in shop.inbox.workers()] == [("me", ("book",))]
 
 
@@ -409,9 +414,9 @@ def test_a_router_has_no_say_in_where_an_inbox_is(shop: Shop) -> None:
         shop.inbox.succeed(claimed.claim, "book")
         shop.inbox.succeed(claimed.claim, "mail")
         assert shop.record().succeeded == ("book", "mail")
-        shop.inbox.beat("me", [Served("default")])
+        shop.inbox.heartbeat("me", [Served("default")])
         assert shop.inbox.stats()[0].workers == 1
-        shop.inbox.tidy()
+        shop.inbox.prune()
 
 
 class TestInATestCase(TestCase):
@@ -452,7 +457,7 @@ class TestInATestCase(TestCase):
         shop.inbox.replay(shop.record().number, confirmed=True)
         assert shop.work() is Outcome.HANDLED
         assert shop.entries() == ["book", "book"]
-        shop.inbox.tidy()
+        shop.inbox.prune()
         shop.inbox.close()
 
     def test_nothing_is_left_of_it(self) -> None:
@@ -518,11 +523,11 @@ def test_a_handler_takes_the_lock_with_its_first_query_whatever_the_settings_say
 def test_a_turn_that_does_not_come(on_sqlite: Shop) -> None:
     inbox = DjangoInbox(on_sqlite.alias, timeout=0.05)
     on_sqlite.deliver()
-    turns = inbox._database._turns(connections[on_sqlite.alias])
-    assert turns is not None
-    turns._wait = 0.05
-    with turns.held(), pytest.raises(InboxUnavailable, match="a transaction has kept the inbox"):
-        in_thread(lambda: inbox.beat("me", [Served("default")]))
+    write_lock = inbox._database._write_lock(connections[on_sqlite.alias])
+    assert write_lock is not None
+    write_lock._wait = 0.05
+    with write_lock.held(), pytest.raises(InboxUnavailable, match="a transaction has kept the inbox"):
+        in_thread(lambda: inbox.heartbeat("me", [Served("default")]))
 
 
 def test_a_read_only_database_is_answered_503(on_sqlite: Shop, caplog: pytest.LogCaptureFixture) -> None:
@@ -583,7 +588,7 @@ def test_a_database_that_is_down() -> None:
         with pytest.raises(InboxUnavailable):
             shop.inbox.open()
         with pytest.raises(InboxUnavailable):
-            shop.inbox.watch_over()
+            shop.inbox.start_maintenance()
         shop.receiver.check_handlers()  # it will be back
 
 
@@ -703,15 +708,15 @@ def test_the_keeper_keeps_no_connection_while_it_sleeps(shop: Shop) -> None:
     with changed(shop.alias, CONN_MAX_AGE=None):
         shop.deliver()
         claimed = shop.take()
-        keeper = shop.inbox._here().keeper
-        kept = keeper._kept
+        maintenance = shop.inbox._here().maintenance
+        kept = maintenance._kept
         found: list[object] = []
 
         def work() -> None:
-            with shop.inbox.keeping(claimed.claim):
-                keeper.renew()
+            with shop.inbox.renewing(claimed.claim):
+                maintenance.renew()
                 found.append(connections[shop.alias].connection)
-            for step in (kept.reap_now, kept.tidy):
+            for step in (kept.reap_now, kept.prune):
                 step()
                 found.append(connections[shop.alias].connection)
 
@@ -720,12 +725,12 @@ def test_the_keeper_keeps_no_connection_while_it_sleeps(shop: Shop) -> None:
 
 
 def test_the_keeper_outlives_a_database_that_is_away(on_sqlite: Shop, caplog: pytest.LogCaptureFixture) -> None:
-    keeper = on_sqlite.inbox._here().keeper
+    maintenance = on_sqlite.inbox._here().maintenance
     name = connections.settings[on_sqlite.alias]["NAME"]
     with changed(on_sqlite.alias, NAME=f"{name}/nowhere"):
-        in_thread(lambda: keeper._try("reap", keeper._kept.reap_now))
-    assert "inbox.keeper_failed" in caplog.text
-    in_thread(lambda: keeper._try("reap", keeper._kept.reap_now))
+        in_thread(lambda: maintenance._try("reap", maintenance._kept.reap_now))
+    assert "inbox.maintenance_failed" in caplog.text
+    in_thread(lambda: maintenance._try("reap", maintenance._kept.reap_now))
 
 
 def test_what_a_handler_uses_of_other_databases_is_closed_as_well(on_sqlite: Shop, tmp_path: Path) -> None:
@@ -818,18 +823,18 @@ def test_a_process_that_was_forked_has_a_name_and_a_keeper_of_its_own(on_sqlite:
     inbox._process = before._replace(pid=0)
     inbox.close()  # of another process: left alone
     assert inbox.owner != before.owner
-    assert inbox._here().keeper is not before.keeper
-    before.keeper.close()
+    assert inbox._here().maintenance is not before.maintenance
+    before.maintenance.close()
 
 
 def test_an_inbox_that_was_closed_can_be_used_again(on_sqlite: Shop) -> None:
-    on_sqlite.inbox.watch_over()
-    thread = on_sqlite.inbox._here().keeper._thread
+    on_sqlite.inbox.start_maintenance()
+    thread = on_sqlite.inbox._here().maintenance._thread
     assert thread is not None
     on_sqlite.inbox.close()
     assert not thread.is_alive()
-    on_sqlite.inbox.watch_over()
-    again = on_sqlite.inbox._here().keeper._thread
+    on_sqlite.inbox.start_maintenance()
+    again = on_sqlite.inbox._here().maintenance._thread
     assert again is not None
     assert again.is_alive()
 
@@ -856,9 +861,9 @@ def test_an_engine_s_tasks_are_made_in_the_transaction_that_hands_over(shop: Sho
     def make_tasks(one: BaseDatabaseWrapper, numbers: Any) -> None:  # noqa: ANN401 - a sequence
         seen.append((one is connections[shop.alias] and one.in_atomic_block, list(numbers)))
 
-    numbers = shop.inbox.hand_over("default", limit=10, again_after=60, with_each=make_tasks)
+    numbers = shop.inbox.enqueue("default", limit=10, again_after=60, with_each=make_tasks)
     assert seen == [(True, list(numbers))]
-    assert shop.inbox.hand_over("default", limit=10, again_after=60, with_each=make_tasks) == []
+    assert shop.inbox.enqueue("default", limit=10, again_after=60, with_each=make_tasks) == []
     assert len(seen) == 1
 
 
@@ -885,7 +890,7 @@ def test_what_will_not_run_by_itself_holds_nothing_back(shop: Shop, of: str, *, 
     shop.deliver(payload(id="ord_1"))
     [later] = shop.inbox.find(Query(states=frozenset({State.READY})))
     blocking: Any = {"ordering": "resource", "on_dead": "block"}
-    handed = shop.inbox.hand_over("default", limit=10, again_after=60, **blocking)
+    handed = shop.inbox.enqueue("default", limit=10, again_after=60, **blocking)
     assert handed == [] if waits else [later.number]
     assert (shop.inbox.claim_number(later.number, **blocking) is None) is waits
     assert shop.inbox.claim("default", limit=10, **blocking) == []
@@ -898,8 +903,8 @@ def test_a_claim_that_is_renewed_while_the_reaper_looks_is_not_freed(shop: Shop)
     [row] = claims.rows()
     assert row.lease_until is not None
     seen = Lease(row.id, row.fence, row.lease_until)
-    assert ledger.renew(claims, [claim], row.lease_until) == {row.id}
-    assert ledger.free(claims, [Expiry(seen, changes.expired(1, now=0, retry_in=0), dead=False)]) == []
+    assert queries.renew(claims, [claim], row.lease_until) == {row.id}
+    assert queries.free(claims, [Expiry(seen, changes.expired(1, now=0, retry_in=0), dead=False)]) == []
     assert shop.record().state is State.CLAIMED
 
 
@@ -916,7 +921,7 @@ def test_it_tells_that_nobody_works(shop: Shop, caplog: pytest.LogCaptureFixture
         return "inbox.no_worker" in caplog.text
 
     assert told_a_minute_later()
-    shop.inbox.beat("somebody", [Served("default")])
+    shop.inbox.heartbeat("somebody", [Served("default")])
     assert not told_a_minute_later()
 
 
@@ -1128,10 +1133,10 @@ def test_the_checks_find_workers_without_a_handler(on_sqlite: Shop) -> None:
 
     with mounted(on_sqlite.receiver, asgi=False):
         assert found() == []
-        on_sqlite.inbox.beat("old", [Served("default", ("fulfil",), ("order.created",))])
+        on_sqlite.inbox.heartbeat("old", [Served("default", ("fulfil",), ("order.created",))])
         lacking = "handlers of default: this application has the handler book, transfer, and no worker has it"
         assert found() == [("roovet_webhooks.E010", lacking)]
-        on_sqlite.inbox.beat("new", [on_sqlite.receiver.served()])
+        on_sqlite.inbox.heartbeat("new", [on_sqlite.receiver.served()])
         ((code, message),) = found()
         assert code == "roovet_webhooks.W010"
         assert "old alone has the handler fulfil for the event order.created" in message

@@ -51,7 +51,7 @@ class Effect(models.Model):
 
 
 inbox = DjangoInbox(settle=0, lease=1.0)
-retry = RetryPolicy(first=0.05, most=0.1, max_attempts=10_000, max_crashes=10_000)
+retry = RetryPolicy(initial=0.05, max_delay=0.1, max_attempts=10_000, max_crashes=10_000)
 receiver = WebhookReceiver({secret!r}, inbox=inbox, retry=retry)
 
 

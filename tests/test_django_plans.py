@@ -35,16 +35,16 @@ def _settle(shop: Shop) -> None:
 OPERATIONS: dict[str, Callable[[Shop], object]] = {
     "claim": lambda shop: shop.inbox.claim("default", limit=2),
     "claim in order": lambda shop: shop.inbox.claim("default", limit=2, **ORDERED),
-    "claim a suspect": lambda shop: shop.inbox.claim_suspect("default"),
-    "claim a suspect in order": lambda shop: shop.inbox.claim_suspect("default", **ORDERED),
+    "claim a suspect": lambda shop: shop.inbox.claim_isolated("default"),
+    "claim a suspect in order": lambda shop: shop.inbox.claim_isolated("default", **ORDERED),
     "claim a number": lambda shop: shop.inbox.claim_number(2 * BACKLOG),
     "claim a number in order": lambda shop: shop.inbox.claim_number(2 * BACKLOG - 1, **ORDERED),
-    "suspects": lambda shop: shop.inbox.suspects("default"),
+    "suspects": lambda shop: shop.inbox.count_crashed("default"),
     "reap": lambda shop: shop.inbox.reap(),
     "settle": _settle,
-    "hand over": lambda shop: shop.inbox.hand_over("default", limit=2, again_after=60),
-    "hand over in order": lambda shop: shop.inbox.hand_over("default", limit=2, again_after=60, **ORDERED),
-    "tidy": lambda shop: shop.inbox.tidy(),
+    "hand over": lambda shop: shop.inbox.enqueue("default", limit=2, again_after=60),
+    "hand over in order": lambda shop: shop.inbox.enqueue("default", limit=2, again_after=60, **ORDERED),
+    "tidy": lambda shop: shop.inbox.prune(),
 }
 
 
@@ -79,9 +79,9 @@ def backlogged(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
             with connections[alias].cursor() as cursor:
                 cursor.execute("ANALYZE TABLE roovet_webhooks_delivery" if kind == "mysql" else "ANALYZE")
         ready = {"state": "'ready'", "outcome": "NULL", "finished_at": "NULL", "available_at": "n"}
-        suspects = {"crashes": f"CASE WHEN n % {BACKLOG // 4} = 7 THEN 1 ELSE 0 END"}
+        count_crashed = {"crashes": f"CASE WHEN n % {BACKLOG // 4} = 7 THEN 1 ELSE 0 END"}
         changed = {name: text.format(f"(n + {BACKLOG})") for name, text in names.items()}
-        _multiply(connections[alias], **changed, **ready, **suspects)
+        _multiply(connections[alias], **changed, **ready, **count_crashed)
         yield shop
         shop.inbox.close()
 

@@ -25,8 +25,11 @@ from django.urls import include, path  # noqa: E402 - Django has to be configure
 from django.utils import translation  # noqa: E402 - Django has to be configured before
 from django.views.decorators.cache import never_cache  # noqa: E402 - Django has to be configured before
 
-from roovet_webhooks.django import dispatch_view, verified_webhook  # noqa: E402 - Django has to be configured before
-from roovet_webhooks.django import views as adapter  # noqa: E402 - Django has to be configured before
+from roovet_webhooks.django import (  # noqa: E402 - Django has to be configured before
+    dispatch_view,
+    verified_webhook,
+    views as adapter,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator

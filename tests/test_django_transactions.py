@@ -18,10 +18,10 @@ from roovet_webhooks import (
     LeaseLost,
     RetryLater,
 )
-from roovet_webhooks.bridge import AsyncBridge
 from roovet_webhooks.django import dialects
 from roovet_webhooks.inbox.protocol import Outcome, Served, State
 from roovet_webhooks.inbox.records import Query
+from roovet_webhooks.receiving.bridge import AsyncBridge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -293,7 +293,7 @@ def test_what_is_left_for_after_the_commit_runs_after_it(shop: Shop) -> None:
     def look() -> None:
         # It may use the inbox: the transaction is over.
         seen.append((connections[shop.alias].in_atomic_block, shop.record().succeeded))
-        shop.inbox.beat("somebody", [Served("default")])
+        shop.inbox.heartbeat("somebody", [Served("default")])
 
     shop.deliver()
     assert shop.work() is Outcome.HANDLED

@@ -14,11 +14,11 @@ from documentation.pages import DOCS, ROOT, python_of, rows_of, section_of, text
 from support import NOW, SECRET, payload, request_of
 
 import roovet_webhooks
+from life import LIFE
 from roovet_webhooks import Delivery, DropDelivery, Event, RetryLater, WebhookReceiver, errors, messages
 from roovet_webhooks.inbox.protocol import TRANSITIONS
-from roovet_webhooks.life import LIFE
 from roovet_webhooks.telemetry import blocking
-from roovet_webhooks.telemetry.tables import ABOUT, EVENTS, FIELDS, MEANINGS, METRICS, SPANS
+from roovet_webhooks.telemetry.catalog import ABOUT, EVENTS, FIELDS, MEANINGS, METRICS, SPANS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -28,12 +28,12 @@ from support import SECRET
 from worker_support import PATIENCE, deliver, eventually, nothing, receiver_on, records_of, soon, states_of, written
 
 from roovet_webhooks import ConfigurationError, Event, InboxUnavailable, RetryPolicy, WebhookReceiver
-from roovet_webhooks.bridge import run
 from roovet_webhooks.engines.celery import CeleryEngine
-from roovet_webhooks.engines.procrastinate import Company, ProcrastinateEngine
+from roovet_webhooks.engines.procrastinate import IsolationGate, ProcrastinateEngine
 from roovet_webhooks.engines.running import Receivers, TaskBridge
 from roovet_webhooks.inbox.protocol import Claim, Claimed
 from roovet_webhooks.inbox.sql import SQLInbox
+from roovet_webhooks.receiving.bridge import run
 from roovet_webhooks.worker import Worker, relay
 
 if TYPE_CHECKING:
@@ -185,7 +185,7 @@ class Notes:
         self.receivers = Receivers(self.name)
         self.receivers.add(receiver)
 
-    def hand_over(self, connection: Any, endpoint: str, numbers: Sequence[int]) -> None:  # noqa: ANN401 - the protocol's
+    def enqueue(self, connection: Any, endpoint: str, numbers: Sequence[int]) -> None:  # noqa: ANN401 - the protocol's
         assert endpoint == "default"
         self.lots += 1
         if self.shares_transaction:
@@ -275,12 +275,12 @@ def test_an_engine_that_never_answers_holds_nobody_up(tmp_path: Path, monkeypatc
     go_on = threading.Event()
 
     class Hanging(Notes):
-        def hand_over(self, connection: Any, endpoint: str, numbers: Sequence[int]) -> None:  # noqa: ANN401 - the protocol's
+        def enqueue(self, connection: Any, endpoint: str, numbers: Sequence[int]) -> None:  # noqa: ANN401 - the protocol's
             if not self.lots:
                 self.lots += 1
                 go_on.wait(20)
                 return
-            super().hand_over(connection, endpoint, numbers)
+            super().enqueue(connection, endpoint, numbers)
 
     notes = Hanging()
     receiver = receiver_on(tmp_path, engine=notes)
@@ -297,11 +297,11 @@ def test_a_relay_outlives_its_store(tmp_path: Path, caplog: pytest.LogCaptureFix
     class Flaky(SQLInbox):
         down = True
 
-        def hand_over(self, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401 - passed on
+        def enqueue(self, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401 - passed on
             if self.down:
                 message = "the store is away"
                 raise InboxUnavailable(message)
-            return super().hand_over(*arguments, **options)
+            return super().enqueue(*arguments, **options)
 
     inbox = Flaky(f"sqlite:///{tmp_path / 'inbox.db'}", settle=0)
     notes = Notes()
@@ -389,7 +389,7 @@ def test_a_task_that_is_cancelled_before_it_began_gives_its_claim_back(tmp_path:
     receivers.add(receiver)
 
     async def main() -> None:
-        company = Company(asyncio.get_running_loop())
+        company = IsolationGate(asyncio.get_running_loop())
         blocker = Claimed(cast("Any", None), Claim(cast("Any", None), 1))
         async with company.of(blocker):
             task = asyncio.create_task(receivers.run("default", 2, company.bridge, company.of))
@@ -420,7 +420,7 @@ def test_a_task_that_is_cancelled_while_its_handler_runs_gives_its_claim_back(tm
     receivers.add(receiver)
 
     async def main() -> None:
-        company = Company(asyncio.get_running_loop())
+        company = IsolationGate(asyncio.get_running_loop())
         task = asyncio.create_task(receivers.run("default", 1, company.bridge, company.of))
         await soon(lambda: bool(begun))
         task.cancel()
@@ -436,7 +436,7 @@ def test_a_suspect_has_no_company() -> None:
     order: list[str] = []
 
     async def main() -> None:
-        company = Company(asyncio.get_running_loop())
+        company = IsolationGate(asyncio.get_running_loop())
 
         async def be(name: str, crashes: int) -> None:
             async with company.of(Claimed(cast("Any", None), Claim(cast("Any", None), 1, crashes=crashes))):
@@ -533,7 +533,7 @@ def test_a_broker_that_accepts_and_never_answers_is_given_up(scheme: str) -> Non
         broker = f"{scheme}://user:password@127.0.0.1:{server.getsockname()[1]}//"
         engine = CeleryEngine(celery.Celery(broker=broker), timeout=0.3)
         with pytest.raises(Exception, match=r"timed out|Timeout"):
-            engine.hand_over(None, "default", [1])
+            engine.enqueue(None, "default", [1])
         (fault,) = engine.faults()
         assert "cannot be used" in fault.said
         assert "password" not in fault.said
@@ -542,8 +542,8 @@ def test_a_broker_that_accepts_and_never_answers_is_given_up(scheme: str) -> Non
 def test_a_broker_without_limits_of_its_own_is_taken_as_it_is() -> None:
     app = celery.Celery(broker="memory://")
     engine = CeleryEngine(app)
-    engine.hand_over(None, "default", [1, 2])
-    engine.hand_over(None, "default", [3])
+    engine.enqueue(None, "default", [1, 2])
+    engine.enqueue(None, "default", [3])
     with app.connection_for_write() as connection:
         queue = engine._queue(connection).bind(connection.channel())
         bodies = [json.loads(queue.get().body)[0] for _ in range(3)]
@@ -567,7 +567,7 @@ def test_celery_s_task_runs_a_delivery(tmp_path: Path) -> None:
 def test_a_broker_that_is_none_is_an_error() -> None:
     engine = CeleryEngine(celery.Celery(broker="nonsense://"))
     with pytest.raises(KeyError):
-        engine.hand_over(None, "default", [1])
+        engine.enqueue(None, "default", [1])
 
 
 def test_celery_numbers_that_are_none_are_refused() -> None:
@@ -622,8 +622,8 @@ def test_a_job_is_made_with_the_mark_or_not_at_all() -> None:
         receiver.on("*")(nothing)
         deliver(receiver, count=2)
 
-        def hand_over(connection: object, numbers: Sequence[int]) -> None:
-            engine.hand_over(connection, "default", numbers)
+        def enqueue(connection: object, numbers: Sequence[int]) -> None:
+            engine.enqueue(connection, "default", numbers)
             if fail:
                 raise ZeroDivisionError
 
@@ -634,14 +634,14 @@ def test_a_job_is_made_with_the_mark_or_not_at_all() -> None:
             return int(row[0])
 
         for fail, expected in ((True, 0), (False, 2)):
-            answer = inbox.hand_over("default", limit=10, again_after=60, with_each=hand_over)
+            answer = inbox.enqueue("default", limit=10, again_after=60, with_each=enqueue)
             if fail:
                 with pytest.raises(ZeroDivisionError):
                     answer.result(10)
             else:
                 assert answer.result(10) == [1, 2]
             assert jobs() == expected
-        assert inbox.hand_over("default", limit=10, again_after=60, with_each=hand_over).result(10) == []
+        assert inbox.enqueue("default", limit=10, again_after=60, with_each=enqueue).result(10) == []
         with app.replace_connector(procrastinate.PsycopgConnector(conninfo=psycopg_url(url))) as working:
             working.run_worker(wait=False, queues=["roovet"], install_signal_handlers=False)
         assert states_of(receiver) == ["done", "done"]
@@ -655,11 +655,11 @@ def test_procrastinate_needs_the_inbox_in_postgresql(tmp_path: Path) -> None:
     deliver(receiver)
     cast("SQLInbox", receiver.inbox)
     with pytest.raises(ConfigurationError, match="has to be PostgreSQL"):
-        cast("SQLInbox", receiver.inbox).hand_over(
+        cast("SQLInbox", receiver.inbox).enqueue(
             "default",
             limit=1,
             again_after=1,
-            with_each=lambda connection, numbers: engine.hand_over(connection, "", numbers),
+            with_each=lambda connection, numbers: engine.enqueue(connection, "", numbers),
         ).result(10)
     with pytest.raises(ConfigurationError, match="window"):
         ProcrastinateEngine(app, window=0)

@@ -11,8 +11,7 @@ import tracemalloc
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from support import NOW, OTHER_SECRET, SECRET, headers_of
 from test_explain import BASE64_SECRET, CASES, GENUINE, HEX_SECRET, RAW, SEVERAL, Case, digest_of, sent, signed
 
@@ -31,8 +30,8 @@ from roovet_webhooks.explain import CODES, explain, explain_refusal
 from roovet_webhooks.explain.forms import HUGE, LARGE
 from roovet_webhooks.explain.search import Search
 from roovet_webhooks.explain.secrets import hold
-from roovet_webhooks.mac import other
-from roovet_webhooks.signing import signature_of
+from roovet_webhooks.signing.mac import other
+from roovet_webhooks.signing.verifier import signature_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -429,7 +428,7 @@ def test_an_algorithm_that_the_library_refuses(monkeypatch: pytest.MonkeyPatch) 
         message = "no MD5"
         raise UnsupportedAlgorithm(message)
 
-    monkeypatch.setattr("roovet_webhooks.mac.HMAC", refuse)
+    monkeypatch.setattr("roovet_webhooks.signing.mac.HMAC", refuse)
     assert other(b"key", 16) is None
 
 

@@ -14,7 +14,7 @@ from support import NOW, SECRET, payload, request_of
 
 from roovet_webhooks import ConfigurationError, Delivery, Event, EventTypeConflictError, Router, WebhookReceiver
 from roovet_webhooks.events import parse_envelope
-from roovet_webhooks.unhandled import MOST_REMEMBERED, UnhandledLog
+from roovet_webhooks.receiving.unhandled import MOST_REMEMBERED, UnhandledLog
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -234,7 +234,7 @@ def test_it_holds_nothing_that_outlives_the_process() -> None:
     inbox = MemoryInbox()
     claim = claimed(inbox, numbered(1))
     assert (inbox.durable, inbox.blocking, inbox.timeout) == (False, False, None)
-    with inbox.keeping(claim) as is_sure:
+    with inbox.renewing(claim) as is_sure:
         assert is_sure is True
     inbox.confirm(claim)
 

@@ -32,7 +32,7 @@ from roovet_webhooks import (
     verify,
 )
 from roovet_webhooks.explain import explain
-from roovet_webhooks.keys import as_keyring, forget_variables, is_placeholder
+from roovet_webhooks.signing.keys import as_keyring, forget_variables, is_placeholder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -26,7 +26,7 @@ from roovet_webhooks.asgi import WebhookApp
 from roovet_webhooks.inbox.sql import SQLInbox
 
 inbox = SQLInbox({url!r}, settle=0, lease=1.0)
-retry = RetryPolicy(first=0.05, most=0.1, max_attempts=10_000, max_crashes=10_000)
+retry = RetryPolicy(initial=0.05, max_delay=0.1, max_attempts=10_000, max_crashes=10_000)
 receiver = WebhookReceiver({secret!r}, inbox=inbox, retry=retry)
 
 @receiver.on("*")

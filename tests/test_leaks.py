@@ -10,8 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from leaks import ALLOWED, WINDOW, Ledger, forms
 
 TESTS = Path(__file__).parent

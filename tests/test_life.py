@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import pytest
 from support import NOW, OTHER_SECRET, SECRET, headers_of, payload, request_of
 
+from life import LIFE
 from roovet_webhooks import (
     DropDelivery,
     InboxUnavailable,
@@ -24,7 +25,6 @@ from roovet_webhooks import (
     errors,
 )
 from roovet_webhooks.inbox.protocol import Outcome
-from roovet_webhooks.life import LIFE
 from roovet_webhooks.messages import DROPPED, DUPLICATE, HANDLED, IGNORED, STORED, WebhookResponse
 
 if TYPE_CHECKING:

@@ -8,8 +8,7 @@ import io
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from support import NOW, PATH, SECRET, headers_of, payload, request_of
 
 from roovet_webhooks import (
@@ -22,14 +21,14 @@ from roovet_webhooks import (
     WebhookError,
     WebhookReceiver,
     WebhookRequest,
+    asgi as starlette_adapter,
+    aws as aws_adapter,
     construct_event,
+    django as django_adapter,
+    flask as flask_adapter,
     sign,
     verify,
 )
-from roovet_webhooks import asgi as starlette_adapter
-from roovet_webhooks import aws as aws_adapter
-from roovet_webhooks import django as django_adapter
-from roovet_webhooks import flask as flask_adapter
 from roovet_webhooks.explain import explain
 
 if TYPE_CHECKING:

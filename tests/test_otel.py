@@ -39,7 +39,7 @@ from roovet_webhooks import (
 )
 from roovet_webhooks.asgi import WebhookApp
 from roovet_webhooks.flask import webhook_blueprint
-from roovet_webhooks.telemetry import otel, tables, watch
+from roovet_webhooks.telemetry import catalog, receipt, spans
 
 configure_django()
 
@@ -74,7 +74,7 @@ class Watched:
         self.provider = TracerProvider()
         self.provider.add_span_processor(SimpleSpanProcessor(self._exporter))
         self._reader = InMemoryMetricReader()
-        self.instruments = otel.Instruments(self.provider, MeterProvider([self._reader]))
+        self.instruments = spans.Instruments(self.provider, MeterProvider([self._reader]))
         self.tracer = self.provider.get_tracer("the application")
 
     def spans(self) -> dict[str, ReadableSpan]:
@@ -95,7 +95,7 @@ class Watched:
             for resource in (data.resource_metrics if data else ())
             for scope in resource.scope_metrics
             for metric in scope.metrics
-            if metric.name == tables.METRICS[key].name
+            if metric.name == catalog.METRICS[key].name
             for point in metric.data.data_points
         ]
         return [
@@ -115,7 +115,7 @@ class Watched:
 @pytest.fixture
 def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
     watched = Watched()
-    monkeypatch.setattr(otel, "instruments", watched.instruments)
+    monkeypatch.setattr(spans, "instruments", watched.instruments)
     return watched
 
 
@@ -139,21 +139,21 @@ def receiver_of(handler: Callable[..., object] | None = None, secret: Any = SECR
 
 
 def test_the_names_are_those_of_the_conventions() -> None:
-    assert tables.SYSTEM == messaging_attributes.MESSAGING_SYSTEM
-    assert tables.OPERATION == messaging_attributes.MESSAGING_OPERATION_NAME
-    assert tables.OPERATION_TYPE == messaging_attributes.MESSAGING_OPERATION_TYPE
-    theirs = {name: value for name, value in tables.ATTRIBUTES.items() if not value.startswith("roovet.webhook.")}
+    assert catalog.SYSTEM == messaging_attributes.MESSAGING_SYSTEM
+    assert catalog.OPERATION == messaging_attributes.MESSAGING_OPERATION_NAME
+    assert catalog.OPERATION_TYPE == messaging_attributes.MESSAGING_OPERATION_TYPE
+    theirs = {name: value for name, value in catalog.ATTRIBUTES.items() if not value.startswith("roovet.webhook.")}
     assert theirs == {
         "delivery": messaging_attributes.MESSAGING_MESSAGE_ID,
         "endpoint": messaging_attributes.MESSAGING_DESTINATION_NAME,
         "code": error_attributes.ERROR_TYPE,
         "status": http_attributes.HTTP_RESPONSE_STATUS_CODE,
     }
-    assert tables.METRICS["consumed"].name == messaging_metrics.MESSAGING_CLIENT_CONSUMED_MESSAGES
-    assert tables.METRICS["process"].name == messaging_metrics.MESSAGING_PROCESS_DURATION
-    assert Schemas.V1_44_0.value == tables.SCHEMA_URL
+    assert catalog.METRICS["consumed"].name == messaging_metrics.MESSAGING_CLIENT_CONSUMED_MESSAGES
+    assert catalog.METRICS["process"].name == messaging_metrics.MESSAGING_PROCESS_DURATION
+    assert Schemas.V1_44_0.value == catalog.SCHEMA_URL
     # No name is a namespace of another, which the conventions forbid.
-    names = {*tables.ATTRIBUTES.values(), tables.SYSTEM, tables.OPERATION, tables.OPERATION_TYPE, tables.OUTCOME}
+    names = {*catalog.ATTRIBUTES.values(), catalog.SYSTEM, catalog.OPERATION, catalog.OPERATION_TYPE, catalog.OUTCOME}
     assert not [(one, other) for one in names for other in names if other.startswith(f"{one}.")]
 
 
@@ -162,7 +162,7 @@ def test_the_scope_says_whose_they_are(watched: Watched) -> None:
     for span in watched.all_spans():
         scope = span.instrumentation_scope
         assert scope is not None
-        assert (scope.name, scope.schema_url) == ("roovet_webhooks", tables.SCHEMA_URL)
+        assert (scope.name, scope.schema_url) == ("roovet_webhooks", catalog.SCHEMA_URL)
         assert scope.version
 
 
@@ -198,8 +198,8 @@ def test_a_delivery_that_is_handled(watched: Watched, server: Server) -> None:
     assert received.attributes == {**about, "messaging.operation.name": "receive", "http.response.status_code": 200}
     assert (process.kind, received.kind) == (trace.SpanKind.CONSUMER, trace.SpanKind.INTERNAL)
     assert process.status.status_code is received.status.status_code is UNSET
-    assert set(process.attributes) <= set(tables.SPANS["process"].attributes)
-    assert set(received.attributes) <= set(tables.SPANS["receive"].attributes)
+    assert set(process.attributes) <= set(catalog.SPANS["process"].attributes)
+    assert set(received.attributes) <= set(catalog.SPANS["receive"].attributes)
 
 
 def parents_of(watched: Watched, *names: str) -> list[str | None]:
@@ -410,7 +410,7 @@ def test_each_outcome_is_counted(watched: Watched, server: Server) -> None:
         "retry_later": 1,
         "delivery_in_flight": 1,
     }
-    events = {name.partition(".")[2] for name in tables.EVENTS if name.startswith("delivery.")}
+    events = {name.partition(".")[2] for name in catalog.EVENTS if name.startswith("delivery.")}
     assert watched.counted("consumed", "roovet.webhook.outcome").keys() == events - {"rejected", *OF_A_DURABLE_INBOX}
 
 
@@ -481,7 +481,7 @@ def test_the_duration_has_the_buckets_that_the_conventions_advise(watched: Watch
         for point in metric.data.data_points
     ]
     assert isinstance(points[0], HistogramDataPoint)
-    assert tuple(points[0].explicit_bounds) == tables.BUCKETS
+    assert tuple(points[0].explicit_bounds) == catalog.BUCKETS
     assert 0 < points[0].sum < 60
 
 
@@ -560,9 +560,9 @@ def test_no_attribute_of_a_metric_grows_with_tenants_events_or_resources(watched
     for name in ("acme", "globex"):
         raw = payload(f"order.{name}")
         assert receiver.receive(request_of(raw, path=f"/{name}")).status == 200
-    for key, metric in tables.METRICS.items():
+    for key, metric in catalog.METRICS.items():
         points = watched.points(key)
-        allowed = {tables.SYSTEM, tables.OPERATION, tables.ATTRIBUTES["endpoint"], *metric.attributes}
+        allowed = {catalog.SYSTEM, catalog.OPERATION, catalog.ATTRIBUTES["endpoint"], *metric.attributes}
         assert all(point.attributes.keys() <= allowed for point in points)
         assert len(points) == (0 if key == "rejected" else 1)
     tenants = {(span.attributes or {}).get("roovet.webhook.tenant.name") for span in watched.all_spans()}
@@ -659,9 +659,9 @@ def test_an_instrument_that_raises_changes_nothing(
 
 
 def test_a_mistake_of_ours_in_telling_changes_nothing(watched: Watched, caplog: pytest.LogCaptureFixture) -> None:
-    process = otel.Process("handler", {})
+    process = spans.Process("handler", {})
     process.end("handled", None, 0.1)
-    with otel.TracedReceipt("default") as receipt:
+    with spans.TracedReceipt("default") as receipt:
         receipt.ended("delivery.handled", {})
         receipt.opened({}, 0.0)
     assert caplog.text.count("otel.failed") == 3
@@ -695,7 +695,7 @@ def without(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Have OpenTelemetry not imported by anyone."""
     monkeypatch.delitem(sys.modules, "opentelemetry")
     yield
-    watch._otel.cache_clear()
+    receipt._otel.cache_clear()
 
 
 @pytest.mark.usefixtures("without")
@@ -719,18 +719,18 @@ def test_an_api_that_cannot_be_used_is_left_alone(
     class Finder:
         @staticmethod
         def find_spec(name: str, *_: object) -> None:
-            if name == "roovet_webhooks.telemetry.otel":
+            if name == "roovet_webhooks.telemetry.spans":
                 raise error
 
-    monkeypatch.delitem(sys.modules, "roovet_webhooks.telemetry.otel")
-    monkeypatch.delattr("roovet_webhooks.telemetry.otel")
+    monkeypatch.delitem(sys.modules, "roovet_webhooks.telemetry.spans")
+    monkeypatch.delattr("roovet_webhooks.telemetry.spans")
     monkeypatch.setattr(sys, "meta_path", [Finder, *sys.meta_path])
-    watch._otel.cache_clear()
+    receipt._otel.cache_clear()
     try:
         receiver = receiver_of()
         assert [receive(receiver, "sync").status for _ in range(2)] == [200, 200]
     finally:
-        watch._otel.cache_clear()
+        receipt._otel.cache_clear()
     assert caplog.text.count("otel.failed") == told
 
 
@@ -771,7 +771,7 @@ def names():
             """
 import opentelemetry.trace
 deliver(1)
-assert 'roovet_webhooks.telemetry.otel' in sys.modules
+assert 'roovet_webhooks.telemetry.spans' in sys.modules
 assert not [name for name in sys.modules if name.startswith('opentelemetry.sdk')]
 """,
             {},

@@ -15,8 +15,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from support import NOW, OTHER_SECRET, SECRET, headers_of, payload, request_of
 
 from roovet_webhooks import (
@@ -42,10 +41,10 @@ from roovet_webhooks import (
     WebhookResponse,
     sign,
 )
-from roovet_webhooks.bridge import SyncBridge, run
 from roovet_webhooks.errors import IncompleteBody, TenantLookupFailed
-from roovet_webhooks.inbox.pending import Pending
-from roovet_webhooks.tenants import Tenants
+from roovet_webhooks.inbox.future import InboxFuture
+from roovet_webhooks.receiving.bridge import SyncBridge, run
+from roovet_webhooks.receiving.tenants import Tenants
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -430,7 +429,7 @@ class TestBodies:
 
     def test_the_clock_is_looked_at_between_reads(self, monkeypatch: pytest.MonkeyPatch) -> None:
         now = itertools.count(step=6)
-        monkeypatch.setattr("roovet_webhooks.bridge.time", SimpleNamespace(monotonic=lambda: next(now)))
+        monkeypatch.setattr("roovet_webhooks.receiving.bridge.time", SimpleNamespace(monotonic=lambda: next(now)))
         shop = Shop(body_timeout=10)
         raw = payload()
         response = in_sync(shop.receiver, with_body(itertools.chain([raw[:5], raw[5:9]], untouchable()), raw))
@@ -862,12 +861,12 @@ class PendingInbox(MemoryInbox):
     """Answers later, from another thread."""
 
     def store(self, delivery: Delivery, *, claim: bool, handlers: Sequence[str] | None = None) -> Any:  # noqa: ANN401 - pending where the parent's is there
-        answer: Pending[Stored] = Pending()
+        answer: InboxFuture[Stored] = InboxFuture()
         stored = super().store(delivery, claim=claim, handlers=handlers)
 
         def later() -> None:
             answer.answer(stored)
-            Pending.wake([answer])
+            InboxFuture.wake([answer])
 
         threading.Thread(target=later).start()
         return answer

@@ -26,7 +26,7 @@ from roovet_webhooks import (
     WebhookResponse,
     sign,
 )
-from roovet_webhooks.bridge import AsyncBridge
+from roovet_webhooks.receiving.bridge import AsyncBridge
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,14 +6,13 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from roovet_webhooks import ConfigurationError, RetryPolicy
 
 
 def test_the_wait_doubles_up_to_the_most() -> None:
-    policy = RetryPolicy(first=5, factor=2, most=60)
+    policy = RetryPolicy(initial=5, factor=2, max_delay=60)
     assert [policy.delay(attempt) for attempt in range(1, 7)] == [5, 10, 20, 40, 60, 60]
 
 
@@ -24,23 +23,23 @@ def test_attempts_are_counted_from_one() -> None:
 @pytest.mark.parametrize(
     "numbers",
     [
-        {"first": 0},
-        {"first": -1},
-        {"first": math.nan},
-        {"first": 10, "most": 9},
-        {"most": math.inf},
+        {"initial": 0},
+        {"initial": -1},
+        {"initial": math.nan},
+        {"initial": 10, "max_delay": 9},
+        {"max_delay": math.inf},
         {"factor": 0.5},
         {"factor": math.inf},
         {"factor": math.nan},
-        {"first": "5"},
+        {"initial": "5"},
         {"factor": None},
-        {"most": "3600"},
-        {"first": True},
+        {"max_delay": "3600"},
+        {"initial": True},
     ],
     ids=str,
 )
 def test_numbers_that_decide_nothing_are_refused(numbers: dict[str, Any]) -> None:
-    with pytest.raises(ConfigurationError, match="a retry policy needs 0 < first <= most and factor >= 1"):
+    with pytest.raises(ConfigurationError, match="a retry policy needs 0 < initial <= max_delay and factor >= 1"):
         RetryPolicy(**numbers)
 
 
@@ -61,18 +60,18 @@ def test_limits_that_are_none_are_refused(numbers: dict[str, Any]) -> None:
 def test_a_wait_never_shrinks_and_never_ends_the_process(
     first: float, factor: float, most: float, attempt: int, more: int
 ) -> None:
-    policy = RetryPolicy(first=first, factor=factor, most=most)
+    policy = RetryPolicy(initial=first, factor=factor, max_delay=most)
     assert first <= policy.delay(attempt) <= policy.delay(attempt + more) <= most
 
 
 def test_the_defaults_are_those_that_are_documented() -> None:
     policy = RetryPolicy()
-    assert (policy.first, policy.factor, policy.most) == (5, 2, 3600)
+    assert (policy.initial, policy.factor, policy.max_delay) == (5, 2, 3600)
     assert (policy.max_attempts, policy.max_crashes, policy.max_age) == (20, 3, 259_200)
 
 
 def test_the_smallest_limits_are_limits() -> None:
-    policy = RetryPolicy(first=1, most=1, factor=1, max_attempts=1, max_crashes=1, max_age=0)
+    policy = RetryPolicy(initial=1, max_delay=1, factor=1, max_attempts=1, max_crashes=1, max_age=0)
     assert policy.delay(9) == 1
     assert policy.after_failure(failures=1, crashes=0) is None
     assert policy.after_crash(failures=0, crashes=1) is None
@@ -80,7 +79,7 @@ def test_the_smallest_limits_are_limits() -> None:
 
 
 def test_failures_and_crashes_together_use_up_the_attempts() -> None:
-    policy = RetryPolicy(first=1, factor=2, most=100, max_attempts=5, max_crashes=3)
+    policy = RetryPolicy(initial=1, factor=2, max_delay=100, max_attempts=5, max_crashes=3)
     failed = [
         [policy.after_failure(failures=failures, crashes=crashes) for crashes in (0, 2)] for failures in (1, 2, 3)
     ]
@@ -99,7 +98,7 @@ def test_how_long_a_delivery_may_be_put_off() -> None:
 def test_a_policy_is_a_value_with_named_parts() -> None:
     policy = RetryPolicy()
     with pytest.raises(AttributeError, match="immutable"):
-        policy.first = 0  # type: ignore[misc]  # what is refused
+        policy.initial = 0  # type: ignore[misc]  # what is refused
     positional: Any = RetryPolicy
     with pytest.raises(TypeError, match="positional"):
         positional(5)

@@ -57,9 +57,9 @@ from roovet_webhooks import (
     sign,
     verify,
 )
-from roovet_webhooks.admission import admit
 from roovet_webhooks.asgi import verified_webhook as starlette_guard
 from roovet_webhooks.flask import verified_webhook as flask_guard
+from roovet_webhooks.receiving.request_checks import admit
 from roovet_webhooks.telemetry import LOGGER_NAME
 
 configure_django()

@@ -8,8 +8,7 @@ import string
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from roovet_webhooks.errors import (
     FutureTimestamp,
@@ -18,7 +17,7 @@ from roovet_webhooks.errors import (
     StaleTimestamp,
     TimestampHeaderMismatch,
 )
-from roovet_webhooks.signature import check_timestamp, parse_signature
+from roovet_webhooks.signing.header import check_timestamp, parse_signature
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,8 +11,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
+from hypothesis import example, given, strategies as st
 from support import NOW, OTHER_SECRET, SECRET, headers_of, payload
 from test_signature import variants
 
@@ -41,8 +40,8 @@ from roovet_webhooks import (
     sign,
     verify,
 )
-from roovet_webhooks.signature import check_timestamp, parse_signature
-from roovet_webhooks.signing import Verification
+from roovet_webhooks.signing.header import check_timestamp, parse_signature
+from roovet_webhooks.signing.verifier import Verification
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -16,10 +16,10 @@ from support import NOW, SECRET, headers_of, payload, request_of
 
 import roovet_webhooks
 from roovet_webhooks import Delivery, DropDelivery, Event, RetryLater, WebhookReceiver, telemetry
-from roovet_webhooks.dispatch import context
 from roovet_webhooks.inbox.sql import SQLInbox
-from roovet_webhooks.telemetry import watch
-from roovet_webhooks.telemetry.tables import ABOUT, BOUND, EVENTS, FIELDS
+from roovet_webhooks.receiving.attempt import context
+from roovet_webhooks.telemetry import receipt
+from roovet_webhooks.telemetry.catalog import ABOUT, BOUND, EVENTS, FIELDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,9 +44,9 @@ def configured() -> Iterator[list[dict[str, Any]]]:
 
 def test_the_standard_logger(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "roovet_webhooks")
-    telemetry.tell("delivery.handled", delivery="dlv_1", note="100 %s %d")
-    telemetry.tell("delivery.rejected", code="stale")
-    telemetry.tell("receiver.error")
+    telemetry.log_event("delivery.handled", delivery="dlv_1", note="100 %s %d")
+    telemetry.log_event("delivery.rejected", code="stale")
+    telemetry.log_event("receiver.error")
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
         ("INFO", "delivery.handled delivery='dlv_1' note='100 %s %d'"),
         ("WARNING", "delivery.rejected code='stale'"),
@@ -60,28 +60,28 @@ def test_a_cause_comes_with_its_traceback(caplog: pytest.LogCaptureFixture) -> N
     try:
         int("x")
     except ValueError as error:
-        telemetry.tell("handler.failed", error, handler="f")
+        telemetry.log_event("handler.failed", error, handler="f")
     assert caplog.records[0].exc_info is not None
     assert "invalid literal" in caplog.text
 
 
 def test_levels_are_obeyed(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING, "roovet_webhooks")
-    telemetry.tell("delivery.handled")
+    telemetry.log_event("delivery.handled")
     assert not caplog.records
 
 
 def test_context_variables_of_structlog_come_along(caplog: pytest.LogCaptureFixture) -> None:
     with structlog.contextvars.bound_contextvars(request_id="req_1"):
-        telemetry.tell("delivery.rejected")
+        telemetry.log_event("delivery.rejected")
     assert vars(caplog.records[0])["roovet"] == {"request_id": "req_1"}
 
 
 def test_structlog_where_the_application_configures_it_later(
     caplog: pytest.LogCaptureFixture, configured: list[dict[str, Any]]
 ) -> None:
-    telemetry.tell("delivery.handled", delivery="dlv_1")
-    telemetry.tell("receiver.error", ValueError("x"))
+    telemetry.log_event("delivery.handled", delivery="dlv_1")
+    telemetry.log_event("receiver.error", ValueError("x"))
     assert configured[0] == {"level": "info", "event": "delivery.handled", "delivery": "dlv_1"}
     assert isinstance(configured[1]["exc_info"], ValueError)
     assert not caplog.records
@@ -146,7 +146,7 @@ def test_a_log_that_raises_changes_nothing(caplog: pytest.LogCaptureFixture) -> 
 @pytest.fixture
 def storing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WebhookReceiver]:
     """Yield a receiver of an application that does not use OpenTelemetry: its log is all that it tells."""
-    monkeypatch.setattr(watch, "_otel", lambda: None)
+    monkeypatch.setattr(receipt, "_otel", lambda: None)
     inbox = SQLInbox(f"sqlite:///{tmp_path / 'roovet.db'}")
     yield receiver_of(inbox=inbox)
     inbox.close()
@@ -210,7 +210,7 @@ def test_a_log_that_cannot_be_opened_changes_nothing(
 
 
 PACKAGE = Path(roovet_webhooks.__file__).parent
-TELLS = {"tell", "ended"}
+TELLS = {"log_event", "ended"}
 
 
 def told_in(path: Path) -> Iterator[tuple[str, set[str]]]:
@@ -240,7 +240,7 @@ def test_every_field_of_the_table_is_explained() -> None:
 
 
 def test_an_event_that_nobody_knows_is_told_all_the_same(caplog: pytest.LogCaptureFixture) -> None:
-    telemetry.tell("delivery.unheard_of")
+    telemetry.log_event("delivery.unheard_of")
     assert [record.getMessage() for record in caplog.records] == ["log.failed event='delivery.unheard_of'"]
 
 

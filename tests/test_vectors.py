@@ -14,7 +14,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 
 from roovet_webhooks import MalformedSignature, Secret, SignatureMismatch, Verified, Verifier, sign, verify
 from roovet_webhooks.errors import TimestampError
-from roovet_webhooks.mac import OTHERS, fresh, keyed, other
+from roovet_webhooks.signing.mac import OTHERS, fresh, keyed, other
 
 VECTORS = Path(__file__).parent / "vectors"
 
@@ -83,7 +83,7 @@ def test_an_algorithm_that_openssl_does_not_have_is_none(monkeypatch: pytest.Mon
         message = "not in FIPS mode"
         raise UnsupportedAlgorithm(message)
 
-    monkeypatch.setattr("roovet_webhooks.mac.HMAC", refuse)
+    monkeypatch.setattr("roovet_webhooks.signing.mac.HMAC", refuse)
     assert other(b"a key", 16) is None
 
 

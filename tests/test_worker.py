@@ -24,12 +24,11 @@ from roovet_webhooks import (
     RetryPolicy,
     WebhookReceiver,
 )
-from roovet_webhooks.inbox.pending import Pending
+from roovet_webhooks.inbox.future import InboxFuture
 from roovet_webhooks.inbox.sql import SQLInbox
-from roovet_webhooks.worker import Worker, run_worker, service, working
-from roovet_webhooks.worker import feed as feeds
+from roovet_webhooks.worker import Worker, poller as feeds, run_worker, service, working
 from roovet_webhooks.worker.bridge import WorkerBridge
-from roovet_webhooks.worker.floor import MOST_AHEAD, SOON, Floor, Pace
+from roovet_webhooks.worker.capacity import MOST_AHEAD, SOON, Capacity, Throughput
 from roovet_webhooks.worker.threads import Threads
 
 if TYPE_CHECKING:
@@ -142,7 +141,7 @@ def test_no_more_handlers_run_at_a_time_than_may(tmp_path: Path) -> None:
 
 
 def test_a_failed_delivery_is_tried_again(tmp_path: Path) -> None:
-    receiver = receiver_on(tmp_path, retry=RetryPolicy(first=0.02, most=0.02))
+    receiver = receiver_on(tmp_path, retry=RetryPolicy(initial=0.02, max_delay=0.02))
     attempts: list[int] = []
 
     @receiver.on("order.created")
@@ -184,7 +183,7 @@ class Panic(BaseException):
 def test_whatever_a_handler_raises_counts_and_reaches_no_loop(
     tmp_path: Path, raised: type[BaseException], kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    receiver = receiver_on(tmp_path, retry=RetryPolicy(first=0.01, max_attempts=2))
+    receiver = receiver_on(tmp_path, retry=RetryPolicy(initial=0.01, max_attempts=2))
 
     def broken(_event: Event) -> None:
         raise raised
@@ -412,7 +411,7 @@ def test_a_suspect_that_outlasts_the_grace_is_given_back(tmp_path: Path) -> None
         await asyncio.sleep(20)
 
     deliver(receiver)
-    suspect(receiver, 1)
+    crashed(receiver, 1)
     with started(receiver, grace=0.0) as worker:
         assert begun.wait(20)
         worker.stop()
@@ -526,11 +525,11 @@ def test_a_signal_stops_it_and_leaves_no_trace(tmp_path: Path) -> None:
     deliver(receiver)
     before = signal.getsignal(signal.SIGTERM)
 
-    def tell() -> None:
+    def log_event() -> None:
         assert begun.wait(20)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    threading.Thread(target=tell).start()
+    threading.Thread(target=log_event).start()
     run_worker(receiver, grace=10)
     assert states_of(receiver) == ["done"]
     assert signal.getsignal(signal.SIGTERM) == before
@@ -541,10 +540,10 @@ def test_a_worker_says_again_and_again_that_it_is_there(tmp_path: Path, monkeypa
     beats: list[list[str]] = []
 
     class Beaten(SQLInbox):
-        def beat(self, owner: str, served: Iterable[Served]) -> Pending[None]:
+        def heartbeat(self, owner: str, served: Iterable[Served]) -> InboxFuture[None]:
             kept = list(served)
             beats.append([one.endpoint for one in kept])
-            return super().beat(owner, kept)
+            return super().heartbeat(owner, kept)
 
     inbox = Beaten(f"sqlite:///{tmp_path / 'inbox.db'}")
     receiver = WebhookReceiver(inbox=inbox)
@@ -579,7 +578,7 @@ class Flaky(SQLInbox):
 
     down = False
 
-    def _submit(self, operation: Operation[T]) -> Pending[T]:
+    def _submit(self, operation: Operation[T]) -> InboxFuture[T]:
         if self.down:
             message = "the store is away"
             raise InboxUnavailable(message)
@@ -631,23 +630,23 @@ def test_a_worker_starts_while_the_store_is_away(tmp_path: Path) -> None:
 
 def test_what_was_claimed_too_late_is_given_back(tmp_path: Path) -> None:
     """The claim's answer comes after nobody waits for it any more."""
-    late: list[Pending[Sequence[Claimed]]] = []
+    late: list[InboxFuture[Sequence[Claimed]]] = []
 
     class Slow(SQLInbox):
         def claim(
             self, endpoint: str, *, limit: int, ordering: Ordering = None, on_dead: OnDead = "skip"
-        ) -> Pending[Sequence[Claimed]]:
+        ) -> InboxFuture[Sequence[Claimed]]:
             if late:
                 return super().claim(endpoint, limit=limit, ordering=ordering, on_dead=on_dead)
             found = super().claim(endpoint, limit=limit, ordering=ordering, on_dead=on_dead).result(10)
             assert len(found) == 1
-            late.append(Pending())
+            late.append(InboxFuture())
             threading.Timer(0.4, answer, (found,)).start()
             return late[0]
 
     def answer(found: Sequence[Claimed]) -> None:
         late[0].answer(found)
-        Pending.wake(late)
+        InboxFuture.wake(late)
 
     inbox = Slow(f"sqlite:///{tmp_path / 'inbox.db'}", settle=0, timeout=0.2)
     receiver = WebhookReceiver("whsec_5f2b8c1e9a7d4036b1c2d3e4f5061728", inbox=inbox)
@@ -665,9 +664,9 @@ def test_a_claim_that_is_never_answered_keeps_no_worker_from_stopping(
     class Silent(SQLInbox):
         def claim(
             self, endpoint: str, *, limit: int, ordering: Ordering = None, on_dead: OnDead = "skip"
-        ) -> Pending[Sequence[Claimed]]:
+        ) -> InboxFuture[Sequence[Claimed]]:
             assert (endpoint, limit >= 1, ordering, on_dead) == ("default", True, None, "skip")
-            return Pending()
+            return InboxFuture()
 
     inbox = Silent(f"sqlite:///{tmp_path / 'inbox.db'}", timeout=0.1)
     receiver = WebhookReceiver(inbox=inbox)
@@ -708,7 +707,7 @@ def test_a_fault_of_ours_costs_one_delivery_and_not_the_worker(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Faulty(SQLInbox):
-        def complete(self, claim: Claim, outcome: Outcome, **told: Any) -> Pending[None]:  # noqa: ANN401 - handed on
+        def complete(self, claim: Claim, outcome: Outcome, **told: Any) -> InboxFuture[None]:  # noqa: ANN401 - handed on
             if claim.number == 1:
                 raise ZeroDivisionError
             return super().complete(claim, outcome, **told)
@@ -726,7 +725,7 @@ def test_a_fault_of_ours_costs_one_delivery_and_not_the_worker(
 # Suspects
 
 
-def suspect(receiver: WebhookReceiver, *numbers: int) -> None:
+def crashed(receiver: WebhookReceiver, *numbers: int) -> None:
     for number in numbers:
         written(receiver, "UPDATE roovet_delivery SET crashes = 1 WHERE id = ?", number)
 
@@ -755,7 +754,7 @@ def test_a_suspect_runs_alone_and_neither_it_nor_the_others_wait_for_ever(
     receiver.on("order.suspect", name="suspect")(lambda event: handle(event, suspected=True))
     deliver(receiver, count=300)
     deliver(receiver, "order.suspect", count=20)
-    suspect(receiver, *range(301, 321))
+    crashed(receiver, *range(301, 321))
     with started(receiver, concurrency=4):
         eventually(lambda: states_of(receiver) == ["done"] * 320)
     assert beside == [set()] * 40
@@ -772,7 +771,7 @@ def test_suspects_that_cannot_be_had_hold_nobody_up(tmp_path: Path, monkeypatch:
     # An earlier delivery of its resource that is due much later stands before it.
     deliver(receiver, id="ord_a", ts=int(time.time()) - 100)
     deliver(receiver, id="ord_a", ts=int(time.time()) - 50)
-    suspect(receiver, 2)
+    crashed(receiver, 2)
     written(receiver, "UPDATE roovet_delivery SET available_at = available_at + 3600000 WHERE id = 1")
     deliver(receiver, count=50)
     with started(receiver):
@@ -791,7 +790,7 @@ def test_a_worker_stops_while_a_suspect_waits_for_the_others(tmp_path: Path, mon
 
     deliver(receiver)
     deliver(receiver)
-    suspect(receiver, 2)
+    crashed(receiver, 2)
     with started(receiver) as worker:
         assert begun.wait(20)
         time.sleep(0.2)
@@ -836,7 +835,7 @@ def test_a_block_does_not_begin_with_a_receiver_that_cannot_handle(tmp_path: Pat
 
 def test_a_worker_that_breaks_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     class Broken(SQLInbox):
-        def suspects(self, endpoint: str) -> Pending[int]:
+        def count_crashed(self, endpoint: str) -> InboxFuture[int]:
             raise ZeroDivisionError(endpoint)
 
     receiver = WebhookReceiver(inbox=Broken(f"sqlite:///{tmp_path / 'inbox.db'}"))
@@ -884,7 +883,7 @@ def test_receivers_that_make_no_worker_are_refused(tmp_path: Path) -> None:
 
 
 def test_the_pace_is_what_ended_lately() -> None:
-    pace = Pace(0.0)
+    pace = Throughput(0.0)
     assert pace.ahead(0.01) == 0
     pace.ended(100)
     assert pace.ahead(0.1) == int(1000 * SOON)
@@ -897,7 +896,7 @@ def test_the_pace_is_what_ended_lately() -> None:
 def test_slow_handlers_have_nothing_claimed_ahead() -> None:
     async def main() -> None:
         now = [0.0]
-        floor = Floor(4, 1, lambda: now[0])
+        floor = Capacity(4, 1, lambda: now[0])
         assert await floor.take() == 4
         now[0] = 10.0
         floor.give(4, ended=4)

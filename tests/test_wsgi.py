@@ -9,7 +9,7 @@ import pytest
 from support import SECRET, clock, headers_of, payload
 
 from roovet_webhooks import IncompleteBody, WebhookReceiver
-from roovet_webhooks.wsgi import CHUNK_BYTES, read_input, request_of
+from roovet_webhooks.receiving.wsgi import CHUNK_BYTES, read_input, request_of
 
 
 class Stream(io.BytesIO):

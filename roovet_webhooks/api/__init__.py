@@ -11,29 +11,26 @@ from typing import TYPE_CHECKING
 from roovet_webhooks.errors import MissingExtraError
 
 if TYPE_CHECKING:
-    from roovet_webhooks.api.assumed import Cart as Cart
-    from roovet_webhooks.api.assumed import Order as Order
-    from roovet_webhooks.api.assumed import Product as Product
-    from roovet_webhooks.api.client import AsyncRoovetClient as AsyncRoovetClient
-    from roovet_webhooks.api.client import RoovetClient as RoovetClient
-    from roovet_webhooks.api.documented import Balance as Balance
-    from roovet_webhooks.api.documented import Transaction as Transaction
-    from roovet_webhooks.api.documented import Transfer as Transfer
-    from roovet_webhooks.api.errors import ApiConnectionError as ApiConnectionError
-    from roovet_webhooks.api.errors import ApiError as ApiError
-    from roovet_webhooks.api.errors import ApiStatusError as ApiStatusError
-    from roovet_webhooks.api.errors import ApiTimeout as ApiTimeout
-    from roovet_webhooks.api.errors import Conflict as Conflict
-    from roovet_webhooks.api.errors import InsufficientScope as InsufficientScope
-    from roovet_webhooks.api.errors import InvalidApiKey as InvalidApiKey
-    from roovet_webhooks.api.errors import InvalidRequest as InvalidRequest
-    from roovet_webhooks.api.errors import NotFetchable as NotFetchable
-    from roovet_webhooks.api.errors import NotFound as NotFound
-    from roovet_webhooks.api.errors import NotThereYet as NotThereYet
-    from roovet_webhooks.api.errors import RateLimited as RateLimited
-    from roovet_webhooks.api.errors import ServerError as ServerError
-    from roovet_webhooks.api.errors import Unauthenticated as Unauthenticated
-    from roovet_webhooks.api.errors import UndecodableAnswer as UndecodableAnswer
+    from roovet_webhooks.api.assumed import Cart as Cart, Order as Order, Product as Product
+    from roovet_webhooks.api.client import AsyncRoovetClient as AsyncRoovetClient, RoovetClient as RoovetClient
+    from roovet_webhooks.api.documented import Balance as Balance, Transaction as Transaction, Transfer as Transfer
+    from roovet_webhooks.api.errors import (
+        ApiConnectionError as ApiConnectionError,
+        ApiError as ApiError,
+        ApiStatusError as ApiStatusError,
+        ApiTimeout as ApiTimeout,
+        Conflict as Conflict,
+        InsufficientScope as InsufficientScope,
+        InvalidApiKey as InvalidApiKey,
+        InvalidRequest as InvalidRequest,
+        NotFetchable as NotFetchable,
+        NotFound as NotFound,
+        NotThereYet as NotThereYet,
+        RateLimited as RateLimited,
+        ServerError as ServerError,
+        Unauthenticated as Unauthenticated,
+        UndecodableAnswer as UndecodableAnswer,
+    )
 
 _HOMES = {
     "assumed": ("Cart", "Order", "Product"),

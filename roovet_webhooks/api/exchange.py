@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import httpx2
 import msgspec
 
-from roovet_webhooks import __version__
+from roovet_webhooks._version import __version__
 from roovet_webhooks.api import resource
 from roovet_webhooks.api.assumed import ERROR_TYPES, MAX_ID_CHARACTERS, REQUEST_ID_HEADER
 from roovet_webhooks.api.documented import AUTHORIZATION, IDEMPOTENCY_HEADER, VERSION_HEADER, ErrorBody, ErrorDetail
@@ -30,7 +30,7 @@ from roovet_webhooks.api.errors import (
     UndecodableAnswer,
 )
 from roovet_webhooks.api.limiter import RateLimiter, retry_after
-from roovet_webhooks.keys import forget_variables
+from roovet_webhooks.signing.keys import forget_variables
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

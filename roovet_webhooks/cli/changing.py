@@ -11,10 +11,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from roovet_webhooks import operations
+from roovet_webhooks._validation import number_and_noun
 from roovet_webhooks.cli.targets import with_filters, with_target
 from roovet_webhooks.errors import DeliveryNotFound
 from roovet_webhooks.inbox.protocol import Outcome, State
-from roovet_webhooks.numbers import number_and_noun
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -107,7 +107,9 @@ def _chosen(
         message = "which deliveries? Name them, or give a filter such as --state dead"
         raise click.UsageError(message)
     if not which:
-        return list(operations.found(target.inbox, choice.query(limit, states=states, purged=False)))[::-1], []
+        return list(operations.iter_deliveries(target.inbox, choice.query(limit, states=states, purged=False)))[
+            ::-1
+        ], []
     records: list[RecordedDelivery] = []
     missing: list[str] = []
     for name in dict.fromkeys(which):
@@ -175,5 +177,5 @@ def _with_progress(
     columns = (TextColumn(word), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
         bar = progress.add_task(word, total=len(numbers))
-        tell: Callable[[int], None] = lambda count: progress.update(bar, completed=count)  # noqa: E731 - its type is said
-        return operations.each(target.inbox, numbers, step, tell=tell)
+        on_progress: Callable[[int], None] = lambda count: progress.update(bar, completed=count)  # noqa: E731 - its type is said
+        return operations.apply_each(target.inbox, numbers, step, on_progress=on_progress)

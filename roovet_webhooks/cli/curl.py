@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from roovet_webhooks.cli.pasted import Pasted, Unreadable, about_method, without_mark
+from roovet_webhooks.cli.shell_words import words_of
 from roovet_webhooks.cli.text import MAX_INPUT_BYTES
-from roovet_webhooks.cli.words import words_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -23,7 +23,7 @@ from starlette.routing import Route
 from roovet_webhooks.asgi import WebhookApp
 from roovet_webhooks.cli.text import plain
 from roovet_webhooks.events import OrderCreated
-from roovet_webhooks.receiver import WebhookReceiver
+from roovet_webhooks.receiving.receiver import WebhookReceiver
 from roovet_webhooks.retry import RetryPolicy
 from roovet_webhooks.serving import PATH, log_to, serving
 from roovet_webhooks.worker import working
@@ -51,7 +51,7 @@ _CHAOS: dict[str, object] = {
     "lost_answer": 0.15,
     "delay_seconds": 0.4,
 }
-_RETRIES = RetryPolicy(first=0.2, factor=1.5, most=1.0, max_attempts=20)
+_RETRIES = RetryPolicy(initial=0.2, factor=1.5, max_delay=1.0, max_attempts=20)
 
 
 class OrderResult(NamedTuple):

@@ -14,12 +14,12 @@ from rich.table import Table
 from rich.text import Text
 
 from roovet_webhooks import operations
+from roovet_webhooks._validation import number_and_noun
 from roovet_webhooks.cli.changing import purge, replay
 from roovet_webhooks.cli.targets import with_filters, with_target
 from roovet_webhooks.cli.text import HELP_OPTIONS, plain
 from roovet_webhooks.errors import DeliveryNotFound
 from roovet_webhooks.inbox.protocol import State
-from roovet_webhooks.numbers import number_and_noun
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -62,10 +62,10 @@ def list_(*, target: Target, choice: Choice, limit: int, as_json: bool) -> int:
 
     Example: roovet-webhooks inbox list --app shop.webhooks:receiver --state dead --since 12h
     """
-    records = operations.found(target.inbox, choice.query(limit))
+    records = operations.iter_deliveries(target.inbox, choice.query(limit))
     if as_json:
         for record in records:
-            click.echo(json.dumps(operations.described(record)))
+            click.echo(json.dumps(operations.to_dict(record)))
         return 0
     console = _console()
     if console.width < _NARROW:
@@ -135,7 +135,7 @@ def show(*, which: str, target: Target, body: bool, as_json: bool) -> int:
             return NOT_WELL
         click.echo(raw, nl=False)
         return 0
-    described = operations.described(record)
+    described = operations.to_dict(record)
     if as_json:
         click.echo(json.dumps(described))
         return 0
@@ -159,7 +159,7 @@ def stats(*, target: Target, as_json: bool) -> int:
     counted = target.inbox.stats()
     if as_json:
         for of in counted:
-            click.echo(json.dumps(operations.counted(of, now=now)))
+            click.echo(json.dumps(operations.stats_to_dict(of, now=now)))
         return 0
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("Endpoint", overflow="fold")
@@ -167,9 +167,9 @@ def stats(*, target: Target, as_json: bool) -> int:
         table.add_column(heading, justify="right")
     for of in counted:
         waits = None if of.oldest_due is None else now - of.oldest_due
-        oldest = "-" if waits is None or waits < 0 else operations.lasting(waits)
+        oldest = "-" if waits is None or waits < 0 else operations.format_duration(waits)
         counts = (str(of.counts[state]) for state in State)
-        table.add_row(Text(plain(of.endpoint)), *counts, str(of.suspects), oldest, str(of.workers))
+        table.add_row(Text(plain(of.endpoint)), *counts, str(of.count_crashed), oldest, str(of.workers))
     if table.row_count:
         _console().print(table)
     else:
@@ -187,7 +187,7 @@ def check(*, target: Target, as_json: bool) -> int:
     the engine's broker. The exit status is 0 when all is well and 1 when something is to be done.
     """
     well = True
-    for finding in operations.examined(target.inbox, target.receivers):
+    for finding in operations.check(target.inbox, target.receivers):
         well = well and finding.level == "ok"
         if as_json:
             told = {"level": finding.level, "subject": finding.subject, "said": finding.said, "mend": finding.mend}

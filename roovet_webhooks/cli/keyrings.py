@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from roovet_webhooks.errors import ConfigurationError
-from roovet_webhooks.keys import Keyring, Unpicklable, as_keyring
-from roovet_webhooks.tenants import SECRET_VARIABLE
+from roovet_webhooks.receiving.tenants import SECRET_VARIABLE
+from roovet_webhooks.signing.keys import Keyring, Unpicklable, as_keyring
 
 if TYPE_CHECKING:
-    from roovet_webhooks.keys import SecretLike
+    from roovet_webhooks.signing.keys import SecretLike
 
 C = TypeVar("C", bound=Callable[..., Any])
 

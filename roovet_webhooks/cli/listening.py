@@ -17,7 +17,7 @@ from roovet_webhooks.cli.display import Display
 from roovet_webhooks.cli.keyrings import given_secrets, needed_secrets, secret_options
 from roovet_webhooks.cli.loading import carefully, load_receiver
 from roovet_webhooks.messages import json_response
-from roovet_webhooks.receiver import WebhookReceiver
+from roovet_webhooks.receiving.receiver import WebhookReceiver
 from roovet_webhooks.serving import PATH, bind, log_to, server_of, url_of
 from roovet_webhooks.worker import Worker
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from roovet_webhooks.cli.keyrings import GivenSecrets
     from roovet_webhooks.inbox.protocol import DurableInbox
-    from roovet_webhooks.keys import Keyring
+    from roovet_webhooks.signing.keys import Keyring
 
 _GRACE = 5.0  # seconds that handlers which run in the worker get to end
 
@@ -76,7 +76,7 @@ def listen(  # noqa: PLR0913 - one argument an option
         if stored:
             worker = Worker(receiver, grace=_GRACE)
             worker.start()
-            stack.callback(operations.let_go, cast("DurableInbox", receiver.inbox))
+            stack.callback(operations.close_quietly, cast("DurableInbox", receiver.inbox))
             stack.callback(worker.close)
             console.print(Text("Deliveries are stored in its inbox; a worker beside it runs them.", "dim"))
         # The server has ended in order by then, and raises the signal again.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from roovet_webhooks.errors import ConfigurationError
-from roovet_webhooks.receiver import WebhookReceiver
+from roovet_webhooks.receiving.receiver import WebhookReceiver
 from roovet_webhooks.tracebacks import own_frames
 
 if TYPE_CHECKING:

@@ -12,14 +12,14 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from roovet_webhooks import __version__
+from roovet_webhooks._version import __version__
 from roovet_webhooks.cli import probe_findings
 from roovet_webhooks.cli.keyrings import given_secrets, needed_secrets, secret_options
 from roovet_webhooks.cli.posting import NoAnswer, post
 from roovet_webhooks.cli.sending import target_of
 from roovet_webhooks.cli.text import plain
-from roovet_webhooks.signing import Signer
-from roovet_webhooks.tenants import SECRET_VARIABLE
+from roovet_webhooks.receiving.tenants import SECRET_VARIABLE
+from roovet_webhooks.signing.verifier import Signer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

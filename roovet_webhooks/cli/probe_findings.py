@@ -11,7 +11,7 @@ from urllib.parse import urljoin, urlsplit
 
 from roovet_webhooks.diagnosis import Code, Finding
 from roovet_webhooks.errors import VerificationError
-from roovet_webhooks.signing import DEFAULT_TOLERANCE
+from roovet_webhooks.signing.verifier import DEFAULT_TOLERANCE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 import click
 
-from roovet_webhooks import __version__
+from roovet_webhooks._version import __version__
 from roovet_webhooks.cli.demo import demo
 from roovet_webhooks.cli.inbox import inbox
 from roovet_webhooks.cli.listening import listen

@@ -11,11 +11,11 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from roovet_webhooks import __version__
+from roovet_webhooks._version import __version__
 from roovet_webhooks.cli.keyrings import needed_secrets, secret_options
 from roovet_webhooks.cli.posting import Answer, NoAnswer, Target, post
 from roovet_webhooks.cli.text import ago, plain, pretty, read_body
-from roovet_webhooks.signing import Signer
+from roovet_webhooks.signing.verifier import Signer
 
 if TYPE_CHECKING:
     from typing import BinaryIO

@@ -8,7 +8,7 @@ import click
 
 from roovet_webhooks.cli.keyrings import needed_secrets, secret_options
 from roovet_webhooks.cli.text import read_body
-from roovet_webhooks.signing import Signer
+from roovet_webhooks.signing.verifier import Signer
 
 if TYPE_CHECKING:
     from typing import BinaryIO

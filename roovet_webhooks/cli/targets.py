@@ -17,7 +17,7 @@ from roovet_webhooks.inbox.records import Query
 
 if TYPE_CHECKING:
     from roovet_webhooks.inbox.protocol import DurableInbox
-    from roovet_webhooks.receiver import WebhookReceiver
+    from roovet_webhooks.receiving.receiver import WebhookReceiver
 
 C = TypeVar("C", bound=Callable[..., Any])
 
@@ -57,7 +57,7 @@ def with_target(command: C) -> C:
         try:
             return command(target=target, **options)
         finally:
-            operations.let_go(target.inbox)
+            operations.close_quietly(target.inbox)
 
     return cast("C", _APP(_URL(targeted)))
 

@@ -17,7 +17,7 @@ from roovet_webhooks.cli.posting import NoAnswer, Target, post
 from roovet_webhooks.cli.sending import shown_answer, target_of
 from roovet_webhooks.cli.text import plain
 from roovet_webhooks.errors import ConfigurationError
-from roovet_webhooks.signing import Signer
+from roovet_webhooks.signing.verifier import Signer
 
 if TYPE_CHECKING:
     from roovet_webhooks.cli.keyrings import GivenSecrets

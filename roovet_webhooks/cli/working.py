@@ -88,5 +88,5 @@ def work(made: Worker, log_level: str) -> int:
     operations.log_to_stderr(log_level)
     made.run()
     for receiver in made.receivers:
-        operations.let_go(cast("DurableInbox", receiver.inbox))
+        operations.close_quietly(cast("DurableInbox", receiver.inbox))
     return 0

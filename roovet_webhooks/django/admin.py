@@ -19,13 +19,13 @@ from django.utils.html import format_html
 from django.utils.text import Truncator
 from django.utils.timezone import localtime
 
+from roovet_webhooks._validation import number_and_noun
 from roovet_webhooks.django.inbox import DjangoInbox
 from roovet_webhooks.django.models import Delivery
 from roovet_webhooks.django.receivers import inboxes
 from roovet_webhooks.errors import DeliveryNotFound, InvalidTransition, PayloadError
 from roovet_webhooks.inbox.history import summary
 from roovet_webhooks.inbox.protocol import Outcome, State
-from roovet_webhooks.numbers import number_and_noun
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

@@ -100,13 +100,13 @@ class Claims(NamedTuple):
 
     # Claiming
 
-    def due(self, endpoint: str, now: int, *, suspect: bool) -> Rows:
+    def due(self, endpoint: str, now: int, *, crashed: bool) -> Rows:
         """Return the deliveries of an endpoint that may be claimed now.
 
         Either those that have crashed before or those that have not: of one kind an index has the longest due first.
         """
         rows = self.rows().filter(state=State.READY.value, endpoint=endpoint, available_at__lte=now)
-        return rows.filter(crashes__gt=0) if suspect else rows.filter(crashes=0)
+        return rows.filter(crashes__gt=0) if crashed else rows.filter(crashes=0)
 
     def pick(self, rows: Rows, endpoint: str, *, limit: int, ordering: Ordering, on_dead: OnDead) -> list[Delivery]:
         """Lock deliveries and return them, the longest due first. Those that others have locked are left out."""
@@ -119,8 +119,8 @@ class Claims(NamedTuple):
 
     def _in_turn(self, endpoint: str) -> None:
         """Let one claimer of an ordered endpoint look at a time: two that look at once would each find a first one."""
-        turns = tables().turn.objects.using(self.database.alias)
-        turns.select_for_update().get_or_create(endpoint=endpoint)
+        write_lock = tables().turn.objects.using(self.database.alias)
+        write_lock.select_for_update().get_or_create(endpoint=endpoint)
 
     def take(self, picked: Sequence[Delivery], now: int) -> list[Claimed]:
         """Claim deliveries, each only if it is still as it was picked, in the order in which they are due.

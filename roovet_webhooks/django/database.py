@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
 
     from roovet_webhooks.django.dialects import Dialect
-    from roovet_webhooks.inbox.locks import Turns
+    from roovet_webhooks.inbox.write_lock import WriteLock
 
 T = TypeVar("T")
 
@@ -195,17 +195,17 @@ class Database:
         Returns:
             Now, in epoch milliseconds.
         """
-        if (turns := self._turns(connection)) is not None:
-            after.callback(turns.take().give_back)
+        if (write_lock := self._write_lock(connection)) is not None:
+            after.callback(write_lock.take().give_back)
         after.enter_context(cut_after(connection.connection, seconds))
         return self._time(self.dialect.begin(connection, self._wait))
 
-    def _turns(self, connection: BaseDatabaseWrapper) -> Turns | None:
+    def _write_lock(self, connection: BaseDatabaseWrapper) -> WriteLock | None:
         # Tests put another database under the same alias.
         which = self.alias, str(connection.settings_dict["NAME"]), kind_of_threads()
-        if which not in _turns:
-            _turns.setdefault(which, self.dialect.turns(connection, self._wait))
-        return _turns[which]
+        if which not in _write_lock:
+            _write_lock.setdefault(which, self.dialect.write_lock(connection, self._wait))
+        return _write_lock[which]
 
     def _time(self, servers: int | None) -> int:
         if servers is None or self._clock is not None:
@@ -243,11 +243,11 @@ def _without_lock(connection: Any) -> Generator[None]:  # noqa: ANN401 - SQLite'
 
 # Connections and locks are a process's own. Django says nothing about forks, but a delivery must not be lost to one.
 _aliases: set[str] = set()
-_turns: dict[tuple[str, str, object], Turns | None] = {}
+_write_lock: dict[tuple[str, str, object], WriteLock | None] = {}
 
 
 def _forget_inherited() -> None:
-    _turns.clear()
+    _write_lock.clear()
     if not (_aliases and settings.configured):
         return  # and so without a connection
     for connection in connections.all(initialized_only=True):

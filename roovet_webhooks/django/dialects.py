@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import django
 
 from roovet_webhooks.django.lending import instead_of
-from roovet_webhooks.inbox.disks import network_file_system
+from roovet_webhooks.inbox.filesystem import network_file_system
 from roovet_webhooks.inbox.lent import HandlerConnection, HandlerLimit
 from roovet_webhooks.inbox.limits import SERVER_SECONDS, SQLITE_SECONDS, too_long
-from roovet_webhooks.inbox.locks import Turns
 from roovet_webhooks.inbox.sql_text import ends_transaction, ends_transaction_on_mysql
+from roovet_webhooks.inbox.write_lock import WriteLock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -147,7 +147,7 @@ class Dialect:
         """
         return self.now(connection)
 
-    def turns(self, _connection: BaseDatabaseWrapper, _wait: float, /) -> Turns | None:
+    def write_lock(self, _connection: BaseDatabaseWrapper, _wait: float, /) -> WriteLock | None:
         """Return what lets one transaction write at a time, where the database cannot do more and waits badly."""
         return None
 
@@ -189,10 +189,10 @@ class _SQLite(Dialect):
             cursor.execute("UPDATE roovet_webhooks_worker SET seen_at = seen_at WHERE 0")
         return None
 
-    def turns(self, connection: BaseDatabaseWrapper, wait: float, /) -> Turns | None:
+    def write_lock(self, connection: BaseDatabaseWrapper, wait: float, /) -> WriteLock | None:
         # SQLite's own waiting starves some of those who wait. The lock file is one more beside SQLite's own.
         path = _path_of(connection)
-        return Turns(None if path is None else f"{path}.lock", wait / 2)  # which waits twice that for a thread
+        return WriteLock(None if path is None else f"{path}.lock", wait / 2)  # which waits twice that for a thread
 
     def is_in_memory(self, connection: BaseDatabaseWrapper, /) -> bool:
         return _path_of(connection) is None

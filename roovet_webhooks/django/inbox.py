@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple, TypeVar
 
 from django.db import connections
 
-from roovet_webhooks.django import ledger
+from roovet_webhooks.django import queries
 from roovet_webhooks.django.claims import Claims
 from roovet_webhooks.django.database import Database
 from roovet_webhooks.django.fields import NAME_CHARACTERS
@@ -23,7 +23,7 @@ from roovet_webhooks.inbox.backlog import Backlog
 from roovet_webhooks.inbox.changes import milliseconds
 from roovet_webhooks.inbox.codec import Bodies
 from roovet_webhooks.inbox.history import History, check_record_errors
-from roovet_webhooks.inbox.keeper import Keeper, Watch, expiries, tell_of_purged, tell_of_reaped
+from roovet_webhooks.inbox.maintenance import MaintenanceThread, Watch, expiries, log_purged, log_reaped
 from roovet_webhooks.inbox.options import check_numbers, new_owner
 from roovet_webhooks.inbox.protocol import Claim, Claimed, Outcome, State, Stored, Verdict
 from roovet_webhooks.inbox.records import AttemptOutcome, Health
@@ -59,7 +59,7 @@ class _Process(NamedTuple):
     owner: str
     watch: Watch
     time: TrustedTime
-    keeper: Keeper
+    maintenance: MaintenanceThread
 
 
 class DjangoInbox:
@@ -134,9 +134,9 @@ class DjangoInbox:
         self._process = self._new_process()
 
     def _new_process(self) -> _Process:
-        keeper = Keeper(_Kept(self), self.lease, self._moment)
+        maintenance = MaintenanceThread(_Maintainable(self), self.lease, self._moment)
         time = TrustedTime()
-        return _Process(os.getpid(), kind_of_threads(), new_owner(), Watch(self.lease), time, keeper)
+        return _Process(os.getpid(), kind_of_threads(), new_owner(), Watch(self.lease), time, maintenance)
 
     def _moment(self) -> float:
         """Return monotonic seconds."""
@@ -187,7 +187,7 @@ class DjangoInbox:
 
         def store(now: int) -> Stored:
             if look:
-                self._backlog.look(ledger.Census(claims, now))
+                self._backlog.look(queries.StoreCounts(claims, now))
             known = claims.known(delivery.identity, lock=claim)
             if known is not None:
                 return _stored_again(claims, known, now) if claim else Stored(Verdict.DUPLICATE)
@@ -225,16 +225,16 @@ class DjangoInbox:
         self._policies[endpoint] = retry
 
     @contextmanager
-    def keeping(self, claim: Claim) -> Generator[bool]:
-        """Renew a claim for as long as its handlers run; see `Inbox.keeping`."""
-        keeper = self._here().keeper
+    def renewing(self, claim: Claim) -> Generator[bool]:
+        """Renew a claim for as long as its handlers run; see `Inbox.renewing`."""
+        maintenance = self._here().maintenance
         try:
-            yield keeper.keep(claim)
+            yield maintenance.keep(claim)
         finally:
-            keeper.let_go(claim)
+            maintenance.let_go(claim)
 
     def _hold(self, claims: Sequence[Claim]) -> None:
-        self._here().keeper.hold(claims)
+        self._here().maintenance.hold(claims)
 
     def confirm(self, claim: Claim) -> None:
         """Renew a claim now; see `Inbox.confirm`."""
@@ -246,19 +246,21 @@ class DjangoInbox:
         self, endpoint: str, *, limit: int, ordering: Ordering = None, on_dead: OnDead = "skip"
     ) -> Sequence[Claimed]:
         """Claim what is due and has never crashed; see `DurableInbox.claim`."""
-        return self._claim(endpoint, limit, ordering, on_dead, suspect=False)
+        return self._claim(endpoint, limit, ordering, on_dead, crashed=False)
 
-    def claim_suspect(self, endpoint: str, *, ordering: Ordering = None, on_dead: OnDead = "skip") -> Sequence[Claimed]:
-        """Claim one delivery that has crashed before; see `DurableInbox.claim_suspect`."""
-        return self._claim(endpoint, 1, ordering, on_dead, suspect=True)
+    def claim_isolated(
+        self, endpoint: str, *, ordering: Ordering = None, on_dead: OnDead = "skip"
+    ) -> Sequence[Claimed]:
+        """Claim one delivery that has crashed before; see `DurableInbox.claim_isolated`."""
+        return self._claim(endpoint, 1, ordering, on_dead, crashed=True)
 
     def _claim(
-        self, endpoint: str, limit: int, ordering: Ordering, on_dead: OnDead, *, suspect: bool
+        self, endpoint: str, limit: int, ordering: Ordering, on_dead: OnDead, *, crashed: bool
     ) -> Sequence[Claimed]:
         claims = self._claims
 
         def claim(now: int) -> Sequence[Claimed]:
-            due = claims.due(endpoint, now, suspect=suspect)
+            due = claims.due(endpoint, now, crashed=crashed)
             return claims.take(claims.pick(due, endpoint, limit=limit, ordering=ordering, on_dead=on_dead), now)
 
         found = self._database.run(claim)
@@ -281,11 +283,11 @@ class DjangoInbox:
         self._hold([found.claim] if found else [])
         return found
 
-    def suspects(self, endpoint: str) -> int:
-        """Count due deliveries that have crashed before; see `DurableInbox.suspects`."""
-        return self._database.read_at(lambda now: self._claims.due(endpoint, now, suspect=True).count())
+    def count_crashed(self, endpoint: str) -> int:
+        """Count due deliveries that have crashed before; see `DurableInbox.count_crashed`."""
+        return self._database.read_at(lambda now: self._claims.due(endpoint, now, crashed=True).count())
 
-    def hand_over(  # noqa: PLR0913 - one argument a rule
+    def enqueue(  # noqa: PLR0913 - one argument a rule
         self,
         endpoint: str,
         *,
@@ -295,14 +297,14 @@ class DjangoInbox:
         on_dead: OnDead = "skip",
         with_each: Callable[[BaseDatabaseWrapper, Sequence[int]], None] | None = None,
     ) -> Sequence[int]:
-        """Mark due deliveries as handed to an engine; see `DurableInbox.hand_over`."""
+        """Mark due deliveries as handed to an engine; see `DurableInbox.enqueue`."""
         claims = self._claims
 
-        def hand_over(now: int) -> Sequence[int]:
+        def enqueue(now: int) -> Sequence[int]:
             lately = now - milliseconds(again_after)
             picked: list[DeliveryRow] = []
-            for suspect in (False, True):
-                due = claims.due(endpoint, now, suspect=suspect).only("id", "available_at", "handed_at")
+            for crashed in (False, True):
+                due = claims.due(endpoint, now, crashed=crashed).only("id", "available_at", "handed_at")
                 picked += claims.pick(due, endpoint, limit=limit, ordering=ordering, on_dead=on_dead)
             window = sorted(picked, key=lambda row: (row.available_at, row.id))[:limit]
             numbers = sorted(row.id for row in window if row.handed_at is None or row.handed_at <= lately)
@@ -311,7 +313,7 @@ class DjangoInbox:
                 with_each(self._database.connection, numbers)
             return numbers
 
-        return self._database.run(hand_over)
+        return self._database.run(enqueue)
 
     # Settling
 
@@ -374,8 +376,8 @@ class DjangoInbox:
             yield opened.connection
 
     @contextmanager
-    def enclosing(self, claim: Claim, handler: str) -> Generator[HandlerTransaction | None]:
-        """Open the transaction in which a sync handler runs; see `DurableInbox.enclosing`."""
+    def implicit_transaction(self, claim: Claim, handler: str) -> Generator[HandlerTransaction | None]:
+        """Open the transaction in which a sync handler runs; see `DurableInbox.implicit_transaction`."""
         try:
             if self.atomic:
                 with handler_transaction(self._claims, claim, handler) as opened:
@@ -389,39 +391,39 @@ class DjangoInbox:
 
     # Keeping
 
-    def watch_over(self) -> None:
+    def start_maintenance(self) -> None:
         """Start the thread that renews, reaps and tidies; the first claim starts it too."""
         self.open()
-        self._here().keeper.start()
+        self._here().maintenance.start()
 
     def renew(self, claims: Sequence[Claim]) -> Collection[int]:
-        """Renew claims of this process; see `Kept.renew`."""
-        return self._database.run(lambda now: ledger.renew(self._claims, claims, now))
+        """Renew claims of this process; see `Maintainable.renew`."""
+        return self._database.run(lambda now: queries.renew(self._claims, claims, now))
 
     def reap_now(self) -> int:
-        """Free overdue claims and tell of it; see `Kept.reap_now`."""
+        """Free overdue claims and tell of it; see `Maintainable.reap_now`."""
         freed = self.reap()
-        tell_of_reaped(freed)
+        log_reaped(freed)
         return len(freed)
 
     def reap(self) -> Sequence[tuple[int, bool]]:
         """Free deliveries whose claims have run out; see `DurableInbox.reap`."""
-        claims, watch, held = self._claims, self._here().watch, self._here().keeper.holding()
+        claims, watch, held = self._claims, self._here().watch, self._here().maintenance.holding()
 
         def reap(now: int) -> Sequence[tuple[int, bool]]:
             self._here().time.look(now, self._moment())
-            rows = ledger.overdue(claims, self._policies.keys(), now)
+            rows = queries.overdue(claims, self._policies.keys(), now)
             moment, history = self._moment(), claims.history
-            return ledger.free(
+            return queries.free(
                 claims, expiries(watch, rows, self._policies, history=history, held=held, now=now, moment=moment)
             )
 
         return self._database.run(reap)
 
-    def beat(self, owner: str, served: Iterable[Served]) -> None:
-        """Write a worker's heartbeat; see `DurableInbox.beat`."""
+    def heartbeat(self, owner: str, served: Iterable[Served]) -> None:
+        """Write a worker's heartbeat; see `DurableInbox.heartbeat`."""
         wanted = list(served)
-        self._database.run(lambda now: ledger.beat(self._database, heartbeats(owner, wanted, now), now))
+        self._database.run(lambda now: queries.heartbeat(self._database, heartbeats(owner, wanted, now), now))
 
     def retire(self, owner: str, endpoints: Iterable[str]) -> None:
         """Forget a worker that has stopped; see `DurableInbox.retire`."""
@@ -430,17 +432,17 @@ class DjangoInbox:
 
     def workers(self) -> Sequence[WorkerRecord]:
         """Return the workers that are alive; see `DurableInbox.workers`."""
-        return self._database.read_at(lambda now: ledger.all_workers(self._database, now))
+        return self._database.read_at(lambda now: queries.all_workers(self._database, now))
 
     # Operators
 
     def find(self, query: Query) -> Sequence[RecordedDelivery]:
         """Return recorded deliveries; see `DurableInbox.find`."""
-        return self._database.read(lambda: ledger.find(self._claims, query))
+        return self._database.read(lambda: queries.find(self._claims, query))
 
     def get(self, number: int) -> RecordedDelivery:
         """Return one recorded delivery; see `DurableInbox.get`."""
-        return self._database.read(lambda: ledger.get(self._claims, number))
+        return self._database.read(lambda: queries.get(self._claims, number))
 
     def read_history(self, stored: bytes | memoryview | None) -> tuple[RecordedAttempt, ...]:
         """Return the attempts in a stored history."""
@@ -448,38 +450,38 @@ class DjangoInbox:
 
     def number_of(self, delivery_id: str) -> int:
         """Return the number of a delivery by its id; see `DurableInbox.number_of`."""
-        return self._database.read(lambda: ledger.number_of(self._claims, delivery_id))
+        return self._database.read(lambda: queries.number_of(self._claims, delivery_id))
 
     def body(self, number: int) -> bytes | None:
         """Return a delivery's raw body; see `DurableInbox.body`."""
-        stored = self._database.read(lambda: ledger.body(self._claims, number))
+        stored = self._database.read(lambda: queries.body(self._claims, number))
         return None if stored is None else self._bodies.decode(*stored)
 
     def stats(self) -> Sequence[Stats]:
         """Count deliveries by endpoint and state; see `DurableInbox.stats`."""
-        return self._database.read_at(lambda now: ledger.stats(self._claims, now))
+        return self._database.read_at(lambda now: queries.stats(self._claims, now))
 
     # Of a replay or a purge no sender is told, so that an operator's transaction may be around them.
 
     def replay(self, number: int, *, confirmed: bool = False) -> None:
         """Make an ended delivery ready again; see `DurableInbox.replay`."""
-        work = functools.partial(ledger.replay, self._claims, number, confirmed=confirmed)
+        work = functools.partial(queries.replay, self._claims, number, confirmed=confirmed)
         self._database.run(lambda now: work(now=now), durable=False)
 
     def purge(self, number: int) -> None:
         """Erase an ended delivery's body; see `DurableInbox.purge`."""
-        self._database.run(lambda _now: ledger.purge(self._claims, number), durable=False)
+        self._database.run(lambda _now: queries.purge(self._claims, number), durable=False)
 
-    def tidy(self) -> Purged:
-        """Erase what has been kept long enough; see `DurableInbox.tidy`."""
+    def prune(self) -> Purged:
+        """Erase what has been kept long enough; see `DurableInbox.prune`."""
         claims, time = self._claims, self._here().time
-        received_at, now = self._database.run(lambda now: ledger.newest(claims, now))
+        received_at, now = self._database.run(lambda now: queries.newest(claims, now))
         if received_at is not None:
             time.prove(received_at, self._moment())
         now = time.now(now, self._moment())
         bodies_before, records_before = now - self._retain_body, now - milliseconds(self._remember)
-        purged = ledger.tidy(claims, self._database.run, bodies_before=bodies_before, records_before=records_before)
-        tell_of_purged(purged)
+        purged = queries.prune(claims, self._database.run, bodies_before=bodies_before, records_before=records_before)
+        log_purged(purged)
         return purged
 
     def faults(self) -> Sequence[Fault]:
@@ -497,15 +499,15 @@ class DjangoInbox:
     def health(self) -> Health:
         """Look at the store itself; see `DurableInbox.health`."""
         self._database.check()
-        look = functools.partial(ledger.Census, self._claims)
+        look = functools.partial(queries.StoreCounts, self._claims)
         full, now = self._database.run(lambda now: (self._backlog.fault(look(now)), now), durable=False)
-        schema = self._database.read(lambda: ledger.schema(self._database))
+        schema = self._database.read(lambda: queries.schema(self._database))
         return Health(store=repr(self), schema=schema, clock=now / 1000, full=full, fault=self.fault())
 
     def close(self) -> None:
         """Stop the thread, until the inbox is used again. Connections are Django's."""
         if self._process.pid == os.getpid():
-            self._process.keeper.close()
+            self._process.maintenance.close()
             self._process = self._new_process()
 
     def __repr__(self) -> str:
@@ -513,8 +515,8 @@ class DjangoInbox:
         return f"DjangoInbox(using={self.using!r})"
 
 
-class _Kept:
-    """The inbox as its keeper sees it, whose thread keeps no connection while it sleeps."""
+class _Maintainable:
+    """The inbox as its maintenance thread sees it, whose thread keeps no connection while it sleeps."""
 
     def __init__(self, inbox: DjangoInbox) -> None:
         self._inbox = inbox
@@ -527,9 +529,9 @@ class _Kept:
         with self._closing():
             return self._inbox.reap_now()
 
-    def tidy(self) -> object:
+    def prune(self) -> object:
         with self._closing():
-            return self._inbox.tidy()
+            return self._inbox.prune()
 
     @contextmanager
     def _closing(self) -> Generator[None]:

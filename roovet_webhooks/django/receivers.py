@@ -10,7 +10,7 @@ from roovet_webhooks.django.inbox import DjangoInbox
 from roovet_webhooks.django.views import mounted
 
 if TYPE_CHECKING:
-    from roovet_webhooks.receiver import WebhookReceiver
+    from roovet_webhooks.receiving.receiver import WebhookReceiver
 
 
 def receivers() -> list[WebhookReceiver]:

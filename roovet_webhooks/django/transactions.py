@@ -16,8 +16,8 @@ from roovet_webhooks.django.lending import own_connection
 from roovet_webhooks.errors import ConfigurationError, InboxUnavailable
 from roovet_webhooks.inbox.deadlines import GRACE
 from roovet_webhooks.inbox.drivers import close_safely, guard_driver
+from roovet_webhooks.inbox.handler_transaction import AfterCommit
 from roovet_webhooks.inbox.limits import SERVER_SECONDS, committed_by
-from roovet_webhooks.inbox.scope import AfterCommit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator

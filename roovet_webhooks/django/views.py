@@ -11,16 +11,16 @@ from django.conf import settings
 from django.db import connections, transaction
 from django.http import HttpResponse
 
-from roovet_webhooks.bridge import AsyncBridge
 from roovet_webhooks.django.inbox import DjangoInbox
 from roovet_webhooks.django.project_checks import MARK
 from roovet_webhooks.django.tables import NOT_INSTALLED
 from roovet_webhooks.errors import BodyAlreadyRead, ConfigurationError, IncompleteBody, WebhookError
 from roovet_webhooks.handler_types import innermost
 from roovet_webhooks.messages import WebhookRequest, WebhookResponse, error_response
-from roovet_webhooks.misuse import check_receiver
-from roovet_webhooks.tenants import SECRET_VARIABLE
-from roovet_webhooks.wsgi import CHUNK_BYTES, request_of, response_headers
+from roovet_webhooks.receiving.bridge import AsyncBridge
+from roovet_webhooks.receiving.misuse import check_receiver
+from roovet_webhooks.receiving.tenants import SECRET_VARIABLE
+from roovet_webhooks.receiving.wsgi import CHUNK_BYTES, request_of, response_headers
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterator
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from django.http import HttpRequest, HttpResponseBase
 
     from roovet_webhooks.delivery import Delivery
-    from roovet_webhooks.keys import SecretLike
-    from roovet_webhooks.receiver import WebhookReceiver
+    from roovet_webhooks.receiving.receiver import WebhookReceiver
+    from roovet_webhooks.signing.keys import SecretLike
 
     View = Callable[..., HttpResponseBase]
     AsyncView = Callable[..., Coroutine[Any, Any, HttpResponseBase]]

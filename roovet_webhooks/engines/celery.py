@@ -7,10 +7,10 @@ from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from roovet_webhooks.bridge import run
 from roovet_webhooks.engines.running import Receivers, TaskBridge
 from roovet_webhooks.errors import ConfigurationError, MissingExtraError
 from roovet_webhooks.inbox.engine import Fault
+from roovet_webhooks.receiving.bridge import run
 
 try:
     # Neither has type stubs.
@@ -23,7 +23,7 @@ except ModuleNotFoundError as _missing:
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from roovet_webhooks.receiver import WebhookReceiver
+    from roovet_webhooks.receiving.receiver import WebhookReceiver
 
 TASK = "roovet_webhooks.run_delivery"
 
@@ -114,8 +114,8 @@ class CeleryEngine:
         options = {"amqp": amqp, "redis": redis}.get(kind, {})
         return self._app.connection_for_write(connect_timeout=seconds, transport_options=options)
 
-    def hand_over(self, _connection: object, endpoint: str, numbers: Sequence[int]) -> None:
-        """Publish a task for each delivery; see `Engine.hand_over`."""
+    def enqueue(self, _connection: object, endpoint: str, numbers: Sequence[int]) -> None:
+        """Publish a task for each delivery; see `Engine.enqueue`."""
         try:
             producer = self._producer()
             queue = self._mine.queue

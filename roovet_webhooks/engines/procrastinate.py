@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from procrastinate.types import JSONDict
 
     from roovet_webhooks.inbox.protocol import Claimed
-    from roovet_webhooks.receiver import WebhookReceiver
+    from roovet_webhooks.receiving.receiver import WebhookReceiver
 
 TASK = "roovet_webhooks.run_delivery"
 # Procrastinate itself bounds how many run at a time.
@@ -65,7 +65,7 @@ class ProcrastinateEngine:
         self.again_after: float = again_after
         self._app = app
         self._receivers = Receivers(self.name)
-        self._company: Company | None = None
+        self._company: IsolationGate | None = None
 
         async def run_delivery(endpoint: str, number: int) -> None:
             company = self._of_this_loop()
@@ -77,14 +77,14 @@ class ProcrastinateEngine:
         """Take a receiver's deliveries; see `Engine.attach`."""
         self._receivers.add(receiver)
 
-    def _of_this_loop(self) -> Company:
+    def _of_this_loop(self) -> IsolationGate:
         loop = asyncio.get_running_loop()
         if self._company is None or self._company.loop is not loop:
-            self._company = Company(loop)
+            self._company = IsolationGate(loop)
         return self._company
 
-    def hand_over(self, connection: Any, endpoint: str, numbers: Sequence[int]) -> None:  # noqa: ANN401 - the store's
-        """Make a job for each delivery, in the transaction of a connection; see `Engine.hand_over`.
+    def enqueue(self, connection: Any, endpoint: str, numbers: Sequence[int]) -> None:  # noqa: ANN401 - the store's
+        """Make a job for each delivery, in the transaction of a connection; see `Engine.enqueue`.
 
         Raises:
             ConfigurationError: The inbox is not in PostgreSQL.
@@ -112,7 +112,7 @@ class ProcrastinateEngine:
             yield Fault(said, "start the database, or mend the connector's settings")
 
 
-class Company:
+class IsolationGate:
     """Who runs beside whom in a Procrastinate worker: a delivery that has crashed before, beside nobody.
 
     Args:

@@ -7,19 +7,19 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, ParamSpec, TypeVar, cast
 
 from roovet_webhooks import telemetry
-from roovet_webhooks.bridge import EXITS, NotAnExceptionError, SyncBridge
-from roovet_webhooks.dispatch import context
 from roovet_webhooks.errors import ConfigurationError
-from roovet_webhooks.keys import forget_variables
+from roovet_webhooks.receiving.attempt import context
+from roovet_webhooks.receiving.bridge import EXITS, NotAnExceptionError, SyncBridge
+from roovet_webhooks.signing.keys import forget_variables
 from roovet_webhooks.worker.bridge import patiently
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractAsyncContextManager
 
-    from roovet_webhooks.bridge import Bridge
     from roovet_webhooks.inbox.protocol import Answer, Claimed, DurableInbox, Inbox
-    from roovet_webhooks.receiver import WebhookReceiver
+    from roovet_webhooks.receiving.bridge import Bridge
+    from roovet_webhooks.receiving.receiver import WebhookReceiver
 
     Isolation = Callable[[Claimed], AbstractAsyncContextManager[None]]
 
@@ -88,7 +88,7 @@ class Receivers:
         receiver = self._known.get(endpoint)
         if receiver is None:
             # Left ready: a process that has the receiver will get it once more.
-            telemetry.tell("engine.unknown_endpoint", engine=self._engine, endpoint=endpoint, number=number)
+            telemetry.log_event("engine.unknown_endpoint", engine=self._engine, endpoint=endpoint, number=number)
             return
         inbox = cast("DurableInbox", receiver.inbox)
         claimed = await bridge.wait(
@@ -98,13 +98,13 @@ class Receivers:
             return
         begun = False
         try:
-            with inbox.keeping(claimed.claim):
+            with inbox.renewing(claimed.claim):
                 async with nullcontext() if isolation is None else isolation(claimed):
                     begun = True
                     await receiver.handle(claimed, bridge=bridge)
         except Exception as error:  # noqa: BLE001 - a fault of ours; the lease runs out, and that counts
             forget_variables(error)
-            telemetry.tell("engine.error", error, engine=self._engine, **context(claimed.delivery))
+            telemetry.log_event("engine.error", error, engine=self._engine, **context(claimed.delivery))
         except BaseException:
             if not begun:
                 await bridge.wait(inbox, inbox.release, claimed.claim, retry_in=0.0)

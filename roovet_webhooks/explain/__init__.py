@@ -16,7 +16,7 @@ from roovet_webhooks.explain.bodies import compression_of
 from roovet_webhooks.explain.header import Reading
 from roovet_webhooks.explain.search import Search
 from roovet_webhooks.explain.secrets import hold
-from roovet_webhooks.signing import DEFAULT_TOLERANCE, Headers, Verified, Verifier, checked_tolerance, not_raw
+from roovet_webhooks.signing.verifier import DEFAULT_TOLERANCE, Headers, Verified, Verifier, checked_tolerance, not_raw
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from roovet_webhooks.errors import WebhookError
     from roovet_webhooks.explain.search import Match
     from roovet_webhooks.explain.secrets import Held
-    from roovet_webhooks.keys import SecretLike
+    from roovet_webhooks.signing.keys import SecretLike
 
 __all__ = ["CODES", "Code", "Diagnosis", "Finding", "explain", "explain_refusal"]
 

@@ -23,8 +23,7 @@ from roovet_webhooks.errors import (
     TimestampHeaderMismatch,
 )
 from roovet_webhooks.explain.encodings import from_base64
-from roovet_webhooks.mac import OTHERS
-from roovet_webhooks.signature import (
+from roovet_webhooks.signing.header import (
     DIGEST_BYTES,
     MAX_DIGESTS,
     MAX_HEADER_BYTES,
@@ -35,12 +34,13 @@ from roovet_webhooks.signature import (
     check_timestamp,
     parse_signature,
 )
-from roovet_webhooks.signing import signature_of
+from roovet_webhooks.signing.mac import OTHERS
+from roovet_webhooks.signing.verifier import signature_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from roovet_webhooks.signing import Headers
+    from roovet_webhooks.signing.verifier import Headers
 
 _SIGNATURE, _TIMESTAMP = SIGNATURE_HEADER.lower(), TIMESTAMP_HEADER.lower()
 _ENCODING = "content-encoding"

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from roovet_webhooks.diagnosis import Finding, finding
 from roovet_webhooks.explain.bodies import end_finding, ends_of, reserialized, variants
 from roovet_webhooks.explain.forms import HUGE, Document
-from roovet_webhooks.mac import OTHERS
-from roovet_webhooks.signature import DIGEST_BYTES, TRUNCATED_DIGEST_BYTES
+from roovet_webhooks.signing.header import DIGEST_BYTES, TRUNCATED_DIGEST_BYTES
+from roovet_webhooks.signing.mac import OTHERS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

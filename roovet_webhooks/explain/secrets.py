@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias, cast
 from roovet_webhooks.diagnosis import Finding, finding
 from roovet_webhooks.errors import ConfigurationError, InvalidSecretError
 from roovet_webhooks.explain.encodings import from_base64
-from roovet_webhooks.keys import (
+from roovet_webhooks.signing.keys import (
     API_KEY_PREFIX,
     MINIMUM_SECRET_BYTES,
     Keyring,
@@ -25,7 +25,7 @@ from roovet_webhooks.keys import (
     forgets_secret,
     is_placeholder,
 )
-from roovet_webhooks.mac import fresh, other
+from roovet_webhooks.signing.mac import fresh, other
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -15,7 +15,7 @@ ASK_FOR_WORKERS_EVERY = 60.0
 HEARTBEAT_IS_OLD = 60_000
 
 
-class Census(Protocol):
+class StoreCounts(Protocol):
     """What a store can count, in a transaction that is open."""
 
     def free_disk(self) -> int | None:
@@ -61,7 +61,7 @@ class Backlog:
         self._look_at = now + LOOK_EVERY
         return True
 
-    def look(self, census: Census) -> None:
+    def look(self, census: StoreCounts) -> None:
         """Look at the disk, the number of open deliveries and the workers' heartbeats."""
         began = self._clock()
         self.full = self.fault(census)
@@ -72,9 +72,9 @@ class Backlog:
             if moment >= ask_at:
                 self._workers_needed[endpoint] = moment + ASK_FOR_WORKERS_EVERY
                 if not census.workers(endpoint):
-                    telemetry.tell("inbox.no_worker", endpoint=endpoint)
+                    telemetry.log_event("inbox.no_worker", endpoint=endpoint)
 
-    def fault(self, census: Census) -> str | None:
+    def fault(self, census: StoreCounts) -> str | None:
         """Return why no new delivery can be taken; ``None`` when there is room."""
         free = census.free_disk()
         if free is not None and free < self._min_free_disk:

@@ -42,7 +42,7 @@ class Engine(Protocol):
         """Take a receiver's deliveries; each receiver does so when it is made."""
         ...
 
-    def hand_over(self, connection: Any, endpoint: str, numbers: Sequence[int]) -> None:  # noqa: ANN401 - the store's
+    def enqueue(self, connection: Any, endpoint: str, numbers: Sequence[int]) -> None:  # noqa: ANN401 - the store's
         """Make a task for each of some deliveries. One that is made twice does no harm.
 
         Args:

@@ -122,8 +122,8 @@ class MemoryInbox:
             record.attempts += 1
             return Stored(Verdict.NEW, Claim(identity, record.fence, record.attempts, record.succeeded))
 
-    def keeping(self, claim: Claim) -> AbstractContextManager[bool]:  # noqa: ARG002 - it has no lease to renew
-        """Do nothing; see `Inbox.keeping`."""
+    def renewing(self, claim: Claim) -> AbstractContextManager[bool]:  # noqa: ARG002 - it has no lease to renew
+        """Do nothing; see `Inbox.renewing`."""
         return _KEPT
 
     def confirm(self, claim: Claim) -> None:

@@ -7,8 +7,8 @@ import socket
 from secrets import token_hex
 from typing import TYPE_CHECKING
 
+from roovet_webhooks._validation import is_count, is_number
 from roovet_webhooks.errors import ConfigurationError
-from roovet_webhooks.numbers import is_count, is_number
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

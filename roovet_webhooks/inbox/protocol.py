@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from contextlib import AbstractContextManager
 
-    from roovet_webhooks.inbox.pending import Pending
+    from roovet_webhooks.inbox.future import InboxFuture
     from roovet_webhooks.inbox.records import (
         Health,
         Purged,
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-Answer: TypeAlias = "T | Pending[T]"
+Answer: TypeAlias = "T | InboxFuture[T]"
 """What an operation returns, or that it is pending.
 
 One that has to wait for a disk returns it as pending: one committer then serves all the requests that arrive together,
@@ -237,7 +237,7 @@ class Inbox(Protocol):
         durable: Whether a stored delivery survives the process; only then may it be acknowledged before its
             handlers have run, and only then does the inbox itself drive the attempts.
         blocking: Whether a call may wait, so that an event loop must make it in a thread. Answering with a
-            `Pending` is the other way to wait.
+            `InboxFuture` is the other way to wait.
     """
 
     durable: ClassVar[bool]
@@ -248,7 +248,7 @@ class Inbox(Protocol):
         """Seconds after which whoever waits for an answer of this inbox is told that it is unavailable."""
         ...
 
-    def keeping(self, claim: Claim) -> AbstractContextManager[bool]:
+    def renewing(self, claim: Claim) -> AbstractContextManager[bool]:
         """Renew a claim while its handlers run; whatever then becomes of it, it is renewed no longer.
 
         The value is whether the claim is known to hold; if not, `confirm` it before the first handler runs.
@@ -344,7 +344,7 @@ Ordering: TypeAlias = Literal["resource"] | None
 OnDead: TypeAlias = Literal["skip", "block"]
 
 
-class Enclosing(Protocol):
+class ImplicitTransaction(Protocol):
     """A transaction in which a handler runs."""
 
     def part(self) -> AbstractContextManager[object]:
@@ -391,7 +391,7 @@ class DurableInbox(Inbox, Protocol):
     ) -> Answer[Sequence[Claimed]]:
         """Claim deliveries that are due and have never crashed, the longest due first.
 
-        A claim holds for a lease, and is renewed until the `keeping` around its handlers ends, or it is released.
+        A claim holds for a lease, and is renewed until the `renewing` around its handlers ends, or it is released.
 
         Args:
             endpoint: Whose deliveries.
@@ -401,7 +401,7 @@ class DurableInbox(Inbox, Protocol):
         """
         ...
 
-    def claim_suspect(
+    def claim_isolated(
         self, endpoint: str, *, ordering: Ordering = None, on_dead: OnDead = "skip"
     ) -> Answer[Sequence[Claimed]]:
         """Claim one due delivery whose lease has run out before, to be run with nothing beside it."""
@@ -429,11 +429,11 @@ class DurableInbox(Inbox, Protocol):
         """
         ...
 
-    def suspects(self, endpoint: str) -> Answer[int]:
+    def count_crashed(self, endpoint: str) -> Answer[int]:
         """Count the due deliveries whose lease has run out before."""
         ...
 
-    def hand_over(  # noqa: PLR0913 - one argument a rule
+    def enqueue(  # noqa: PLR0913 - one argument a rule
         self,
         endpoint: str,
         *,
@@ -457,7 +457,7 @@ class DurableInbox(Inbox, Protocol):
         """
         ...
 
-    def watch_over(self) -> None:
+    def start_maintenance(self) -> None:
         """Start to renew, reap and tidy, in a thread of the inbox."""
         ...
 
@@ -465,7 +465,7 @@ class DurableInbox(Inbox, Protocol):
         """Free deliveries whose claims have run out; return their numbers, and whether they are dead of it."""
         ...
 
-    def beat(self, owner: str, served: Iterable[Served]) -> Answer[None]:
+    def heartbeat(self, owner: str, served: Iterable[Served]) -> Answer[None]:
         """Write a worker's heartbeat, and what it serves."""
         ...
 
@@ -485,7 +485,9 @@ class DurableInbox(Inbox, Protocol):
         """
         ...
 
-    def enclosing(self, claim: Claim, handler: str) -> AbstractContextManager[Enclosing | None] | None:
+    def implicit_transaction(
+        self, claim: Claim, handler: str
+    ) -> AbstractContextManager[ImplicitTransaction | None] | None:
         """Return what a sync handler runs in without asking for it.
 
         Returns:
@@ -544,7 +546,7 @@ class DurableInbox(Inbox, Protocol):
         """
         ...
 
-    def tidy(self) -> Purged:
+    def prune(self) -> Purged:
         """Erase what has been kept long enough, in small transactions; the inbox's own thread calls it."""
         ...
 

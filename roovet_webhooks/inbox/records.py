@@ -195,7 +195,7 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
     endpoint: str
     counts: dict[State, int]
     oldest_due: float | None
-    suspects: int
+    count_crashed: int
     workers: int
     unhandled: int = 0
     unhandled_reasons: tuple[str, ...] = ()

@@ -75,5 +75,5 @@ class TrustedTime:
             is_doubted = now - trusted > _DOUBTED
             is_news, self._logged = is_doubted and not self._logged, is_doubted
         if is_news:
-            telemetry.tell("inbox.clock_doubted", ahead=round((now - trusted) / 1000))
+            telemetry.log_event("inbox.clock_doubted", ahead=round((now - trusted) / 1000))
         return trusted

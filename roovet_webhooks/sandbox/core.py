@@ -18,8 +18,7 @@ from roovet_webhooks.sandbox import books, outbox, seed
 from roovet_webhooks.sandbox.api import Api
 from roovet_webhooks.sandbox.chaos import CALM, Chaos, make_chaos
 from roovet_webhooks.sandbox.clock import SandboxClock
-from roovet_webhooks.sandbox.database import Database, account, endpoint, metadata, setting
-from roovet_webhooks.sandbox.database import api_key as keys_of
+from roovet_webhooks.sandbox.database import Database, account, api_key as keys_of, endpoint, metadata, setting
 from roovet_webhooks.sandbox.rates import RateLimit
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
     from roovet_webhooks.sandbox.api import Answer, ApiRequest
     from roovet_webhooks.sandbox.outbox import DueMessage, Result
 
-RETRIES = RetryPolicy(first=1.0, factor=2.0, most=300.0, max_attempts=8)
+RETRIES = RetryPolicy(initial=1.0, factor=2.0, max_delay=300.0, max_attempts=8)
 """When a message is sent again, all assumed: the vendor documents no retries."""
 
 _KEY = re.compile(r"rvpk_[A-Za-z0-9_-]{8,200}")

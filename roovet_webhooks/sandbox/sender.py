@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import anyio
 import httpx2
 
-from roovet_webhooks import __version__
+from roovet_webhooks._version import __version__
 from roovet_webhooks.sandbox.outbox import Result
-from roovet_webhooks.signing import Signer
+from roovet_webhooks.signing.verifier import Signer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from roovet_webhooks.telemetry.tables import BOUND, EVENTS
+from roovet_webhooks.telemetry.catalog import BOUND, EVENTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, MutableMapping, Sequence
     from contextvars import ContextVar
 
-    from roovet_webhooks.telemetry.tables import Level
+    from roovet_webhooks.telemetry.catalog import Level
 
 LOGGER_NAME = "roovet_webhooks"
 LEVELS: Mapping[Level, int] = {
@@ -51,7 +51,7 @@ _configured: structlog.stdlib.BoundLogger = structlog.get_logger(LOGGER_NAME)
 _enabled = logging.getLogger(LOGGER_NAME).isEnabledFor
 
 
-def tell(event: str, cause: BaseException | None = None, /, **fields: object) -> None:
+def log_event(event: str, cause: BaseException | None = None, /, **fields: object) -> None:
     """Log an event. Never raises.
 
     Args:
@@ -78,7 +78,7 @@ def tell(event: str, cause: BaseException | None = None, /, **fields: object) ->
         logging.getLogger(LOGGER_NAME).exception("log.failed event=%r", event)
 
 
-def is_heard(event: str) -> bool:
+def is_enabled(event: str) -> bool:
     """Say whether anybody listens to events of this one's level, where it can be known: what is told may cost more."""
     level = LEVELS[EVENTS[event].level]
     if not structlog.is_configured():
@@ -88,7 +88,7 @@ def is_heard(event: str) -> bool:
         # Asked of the class: not every one knows, and some take whatever is called for the name of a level to log at.
         asked: Callable[[object, int], bool] | None = getattr(type(logger), "is_enabled_for", None)
         return asked is None or asked(logger, level)
-    except Exception:  # noqa: BLE001 - `tell` logs it
+    except Exception:  # noqa: BLE001 - `log_event` logs it
         return True
 
 

@@ -11,21 +11,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from roovet_webhooks.testing.fixed import NOW as NOW
-    from roovet_webhooks.testing.fixed import PATH as PATH
-    from roovet_webhooks.testing.fixed import SECRET as SECRET
-    from roovet_webhooks.testing.fixed import Clock as Clock
-    from roovet_webhooks.testing.forgeries import FORGERIES as FORGERIES
-    from roovet_webhooks.testing.forgeries import Forgery as Forgery
-    from roovet_webhooks.testing.records import Record as Record
-    from roovet_webhooks.testing.records import Recorded as Recorded
-    from roovet_webhooks.testing.records import Rejection as Rejection
-    from roovet_webhooks.testing.records import recording as recording
+    from roovet_webhooks.testing.fixed import NOW as NOW, PATH as PATH, SECRET as SECRET, Clock as Clock
+    from roovet_webhooks.testing.forgeries import FORGERIES as FORGERIES, Forgery as Forgery
+    from roovet_webhooks.testing.records import (
+        Record as Record,
+        Recorded as Recorded,
+        Rejection as Rejection,
+        recording as recording,
+    )
     from roovet_webhooks.testing.sandbox import LocalRoovet as LocalRoovet
-    from roovet_webhooks.testing.sender import Roovet as Roovet
-    from roovet_webhooks.testing.sender import Tampered as Tampered
-    from roovet_webhooks.testing.signed import SignedRequest as SignedRequest
-    from roovet_webhooks.testing.signed import signed_request as signed_request
+    from roovet_webhooks.testing.sender import Roovet as Roovet, Tampered as Tampered
+    from roovet_webhooks.testing.signed import SignedRequest as SignedRequest, signed_request as signed_request
 
 _HOMES = {
     "Clock": "fixed",

@@ -21,7 +21,7 @@ from roovet_webhooks.errors import (
     StaleTimestamp,
     TimestampHeaderMismatch,
 )
-from roovet_webhooks.keys import as_keyring, forgets_secret
+from roovet_webhooks.signing.keys import as_keyring, forgets_secret
 from roovet_webhooks.testing.bodies import body_of
 from roovet_webhooks.testing.fixed import NOW, PATH, SECRET
 from roovet_webhooks.testing.signed import SignedRequest
@@ -29,7 +29,7 @@ from roovet_webhooks.testing.signed import SignedRequest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from roovet_webhooks.keys import SecretLike
+    from roovet_webhooks.signing.keys import SecretLike
     from roovet_webhooks.testing.bodies import EventLike
 
 DAY = 86_400

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from roovet_webhooks.delivery import Delivery
     from roovet_webhooks.errors import WebhookError
     from roovet_webhooks.messages import WebhookRequest, WebhookResponse
-    from roovet_webhooks.receiver import WebhookReceiver
+    from roovet_webhooks.receiving.receiver import WebhookReceiver
 
 OPENED = "opened"
 _HANDLED = frozenset({"handled", OPENED})
@@ -151,7 +151,7 @@ class Record:
         """Show what happened."""
         return f"Record(deliveries={[str(r) for r in self.deliveries]}, rejected={[r.code for r in self.rejected]})"
 
-    # What a receiver tells: the methods of `roovet_webhooks.dispatch.Observer`
+    # What a receiver tells: the methods of `roovet_webhooks.receiving.attempt.Observer`
 
     def on_answered(self, delivery: Delivery, response: WebhookResponse) -> None:
         """Record a delivery that went to the handlers."""

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from typing import Self
 
     from roovet_webhooks.inbox.protocol import Inbox
-    from roovet_webhooks.keys import SecretLike
     from roovet_webhooks.messages import WebhookResponse
-    from roovet_webhooks.receiver import WebhookReceiver
-    from roovet_webhooks.tenants import Resolver
+    from roovet_webhooks.receiving.receiver import WebhookReceiver
+    from roovet_webhooks.receiving.tenants import Resolver
+    from roovet_webhooks.signing.keys import SecretLike
     from roovet_webhooks.testing.bodies import EventLike
     from roovet_webhooks.testing.clients import ClientLike, Posts, Receives
     from roovet_webhooks.testing.forgeries import Forgery

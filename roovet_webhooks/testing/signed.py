@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
-from roovet_webhooks.keys import forgets_secret
 from roovet_webhooks.messages import WebhookRequest
-from roovet_webhooks.signing import Signer
+from roovet_webhooks.signing.keys import forgets_secret
+from roovet_webhooks.signing.verifier import Signer
 from roovet_webhooks.testing import clients
 from roovet_webhooks.testing.bodies import body_of
 from roovet_webhooks.testing.fixed import NOW, PATH, SECRET
@@ -14,8 +14,8 @@ from roovet_webhooks.testing.fixed import NOW, PATH, SECRET
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from roovet_webhooks.keys import SecretLike
     from roovet_webhooks.messages import WebhookResponse
+    from roovet_webhooks.signing.keys import SecretLike
     from roovet_webhooks.testing.bodies import EventLike
     from roovet_webhooks.testing.clients import DjangoArguments, FlaskArguments, HttpxArguments, Posts, Receives
 

@@ -8,8 +8,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar, cast
 from weakref import WeakSet
 
-from roovet_webhooks.bridge import EXITS, AsyncBridge, NotAnExceptionError, is_async
 from roovet_webhooks.errors import InboxFull, InboxUnavailable
+from roovet_webhooks.receiving.bridge import EXITS, AsyncBridge, NotAnExceptionError, is_async
 from roovet_webhooks.worker.threads import Threads
 
 if TYPE_CHECKING:

@@ -34,5 +34,5 @@ class Peers:
         others = [worker for worker in workers if worker.owner != self._owner and worker.endpoint in self._endpoints]
         found = {mismatch.message: mismatch for mismatch in mismatches([*mine, *others])}
         for message in found.keys() - self._told:
-            telemetry.tell("worker.differs", reason=message, endpoint=found[message].endpoint)
+            telemetry.log_event("worker.differs", reason=message, endpoint=found[message].endpoint)
         self._told = set(found)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from roovet_webhooks import telemetry
 from roovet_webhooks.errors import InboxError
-from roovet_webhooks.worker.feed import SHORTEST_POLL
-from roovet_webhooks.worker.outage import Outage
+from roovet_webhooks.worker.backoff import OutageBackoff
+from roovet_webhooks.worker.poller import SHORTEST_POLL
 from roovet_webhooks.worker.threads import Threads
 
 if TYPE_CHECKING:
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from roovet_webhooks.inbox.engine import Engine
     from roovet_webhooks.inbox.protocol import DurableInbox
-    from roovet_webhooks.receiver import WebhookReceiver
-    from roovet_webhooks.worker.feed import Crew
+    from roovet_webhooks.receiving.receiver import WebhookReceiver
+    from roovet_webhooks.worker.poller import WorkerContext
 
 _AT_ONCE = 100
 # Seconds after which a broker that has not answered is given up, should the engine's own limits fail.
@@ -34,49 +34,49 @@ class Relay:
     Args:
         receiver: The receiver.
         engine: Its engine.
-        crew: What it shares with the other parts of the worker.
+        worker: What it shares with the other parts of the worker.
     """
 
-    def __init__(self, receiver: WebhookReceiver, engine: Engine, crew: Crew) -> None:
+    def __init__(self, receiver: WebhookReceiver, engine: Engine, worker: WorkerContext) -> None:
         self._receiver = receiver
         self._inbox = cast("DurableInbox", receiver.inbox)
         self._engine = engine
-        self._crew = crew
-        self._store = Outage("store", receiver.endpoint)
-        self._broker = Outage("broker", receiver.endpoint)
+        self._worker = worker
+        self._store = OutageBackoff("store", receiver.endpoint)
+        self._broker = OutageBackoff("broker", receiver.endpoint)
         self._threads = Threads(1, "roovet-webhooks-relay")
         # Marked as handed over, and not known to have arrived; the mark's own end is what saves them if this is lost.
         self._unsent: list[int] = []
 
     async def serve(self) -> None:
         """Hand over what is due until the worker ends."""
-        floor = self._crew.floor
+        capacity = self._worker.capacity
         idle = SHORTEST_POLL
-        while not floor.ended:
+        while not capacity.ended:
             try:
                 handed = await self._mark()
                 self._store.over()
                 await self._send()
             except InboxError as error:
-                await floor.pause(self._store.failed(str(error)))
+                await capacity.pause(self._store.failed(str(error)))
             except _EngineError as error:
-                await floor.pause(self._broker.failed(str(error)))
+                await capacity.pause(self._broker.failed(str(error)))
             else:
                 self._broker.over()
                 if handed:
-                    telemetry.tell("worker.handed_over", count=handed, endpoint=self._receiver.endpoint)
+                    telemetry.log_event("worker.handed_over", count=handed, endpoint=self._receiver.endpoint)
                     idle = SHORTEST_POLL
-                await floor.pause(idle)
-                idle = min(2 * idle, self._crew.poll)
+                await capacity.pause(idle)
+                idle = min(2 * idle, self._worker.poll)
         self._threads.close()
 
     async def _mark(self) -> int:
         if self._unsent:
             return 0
         receiver, engine = self._receiver, self._engine
-        numbers = await self._crew.bridge.once(
+        numbers = await self._worker.bridge.once(
             self._inbox,
-            self._inbox.hand_over,
+            self._inbox.enqueue,
             receiver.endpoint,
             limit=engine.window,
             again_after=engine.again_after,
@@ -89,7 +89,7 @@ class Relay:
         return len(numbers)
 
     async def _send(self) -> None:
-        while self._unsent and not self._crew.floor.ended:
+        while self._unsent and not self._worker.capacity.ended:
             lot = self._unsent[:_AT_ONCE]
             try:
                 async with asyncio.timeout(PATIENCE):
@@ -103,7 +103,7 @@ class Relay:
 
     def _hand_over(self, connection: Any, numbers: Sequence[int]) -> None:  # noqa: ANN401 - the store's
         try:
-            self._engine.hand_over(connection, self._receiver.endpoint, numbers)
+            self._engine.enqueue(connection, self._receiver.endpoint, numbers)
         except Exception as error:
             # Not its text: a broker's may have the URL, and so the password.
             message = f"{self._engine.name} does not take deliveries: {type(error).__name__}"

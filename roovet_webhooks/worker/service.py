@@ -12,19 +12,19 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
 
 from roovet_webhooks import telemetry
+from roovet_webhooks._validation import is_count, is_number
 from roovet_webhooks.errors import ConfigurationError, InboxError
-from roovet_webhooks.numbers import is_count, is_number
 from roovet_webhooks.worker.bridge import WorkerBridge
-from roovet_webhooks.worker.feed import Crew, Feed
-from roovet_webhooks.worker.floor import Floor
+from roovet_webhooks.worker.capacity import Capacity
 from roovet_webhooks.worker.peers import Peers
+from roovet_webhooks.worker.poller import Poller, WorkerContext
 from roovet_webhooks.worker.relay import Relay
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator, Iterable
 
     from roovet_webhooks.inbox.protocol import DurableInbox, Served
-    from roovet_webhooks.receiver import WebhookReceiver
+    from roovet_webhooks.receiving.receiver import WebhookReceiver
     from roovet_webhooks.worker.bridge import Around
 
 DEFAULT_CONCURRENCY = 16
@@ -181,45 +181,45 @@ class Worker:
             bridge.close()
 
     async def _serve(self, bridge: WorkerBridge, stopping: asyncio.Event) -> None:
-        floor = Floor(self.concurrency, max(1, sum(receiver.engine is None for receiver in self.receivers)))
-        crew = Crew(floor, bridge, self.poll, set(), set())
+        capacity = Capacity(self.concurrency, max(1, sum(receiver.engine is None for receiver in self.receivers)))
+        worker = WorkerContext(capacity, bridge, self.poll, set(), set())
         endpoints = [receiver.endpoint for receiver in self.receivers]
-        telemetry.tell("worker.started", endpoints=endpoints, concurrency=self.concurrency)
-        working = [asyncio.create_task(_part(receiver, crew).serve()) for receiver in self.receivers]
+        telemetry.log_event("worker.started", endpoints=endpoints, concurrency=self.concurrency)
+        working = [asyncio.create_task(_part(receiver, worker).serve()) for receiver in self.receivers]
         beating = [asyncio.create_task(self._beat(bridge, *group)) for group in self._inboxes()]
         told = asyncio.create_task(stopping.wait())
         try:
             await asyncio.wait([told, *working, *beating], return_when=asyncio.FIRST_COMPLETED)
         finally:
             deadline = monotonic() + self.grace
-            telemetry.tell("worker.stopping", running=len(crew.tasks), grace=self.grace)
-            floor.end()
+            telemetry.log_event("worker.stopping", running=len(worker.tasks), grace=self.grace)
+            capacity.end()
             for task in (told, *beating):
                 task.cancel()
             bridge.turn_away()
-            await self._drain(crew, working, deadline)
+            await self._drain(worker, working, deadline)
             await self._retire(bridge)
-        telemetry.tell("worker.stopped", endpoints=endpoints, released=floor.released)
+        telemetry.log_event("worker.stopped", endpoints=endpoints, released=capacity.released)
         for task in (*working, *beating):
             if task.done() and not task.cancelled():
                 task.result()
 
     @staticmethod
-    async def _drain(crew: Crew, working: Iterable[asyncio.Task[None]], deadline: float) -> None:
+    async def _drain(worker: WorkerContext, working: Iterable[asyncio.Task[None]], deadline: float) -> None:
         """Wait until everything has ended, and cancel deliveries that have not by then."""
-        while (pending := _running(working, crew.tasks)) and monotonic() < deadline:
+        while (pending := _running(working, worker.tasks)) and monotonic() < deadline:
             await asyncio.wait(pending, timeout=deadline - monotonic(), return_when=asyncio.FIRST_COMPLETED)
         # A task that is cancelled before its first step would not give its claim back.
         await asyncio.sleep(0)
-        for task in _running(crew.tasks):
+        for task in _running(worker.tasks):
             task.cancel()
         # The parts end by themselves, and give back what they may just be claiming.
-        if pending := _running(working, crew.tasks):
+        if pending := _running(working, worker.tasks):
             await asyncio.wait(pending, timeout=_RELEASING)
-        crew.bridge.abandon()
-        for task in _running(working, crew.tasks, crew.late):
+        worker.bridge.abandon()
+        for task in _running(working, worker.tasks, worker.late):
             task.cancel()
-        if pending := _running(crew.tasks):
+        if pending := _running(worker.tasks):
             await asyncio.wait(pending, timeout=_RELEASING)
 
     def _inboxes(self) -> list[tuple[DurableInbox, list[Served]]]:
@@ -236,12 +236,12 @@ class Worker:
         while True:
             try:
                 if not watching:
-                    await bridge.to_inbox(inbox.watch_over)
+                    await bridge.to_inbox(inbox.start_maintenance)
                     watching = True
-                await bridge.once(inbox, inbox.beat, inbox.owner, served)
+                await bridge.once(inbox, inbox.heartbeat, inbox.owner, served)
                 peers.look(await bridge.once(inbox, inbox.workers))
             except InboxError:
-                pass  # a feed of the same inbox has told it
+                pass  # a poller of the same inbox has told it
             await asyncio.sleep(BEAT_EVERY if watching else 1.0)
 
     async def _retire(self, bridge: WorkerBridge) -> None:
@@ -305,8 +305,8 @@ def _running(*groups: Iterable[asyncio.Task[None]]) -> set[asyncio.Task[None]]:
     return {task for group in groups for task in group if not task.done()}
 
 
-def _part(receiver: WebhookReceiver, crew: Crew) -> Feed | Relay:
-    return Feed(receiver, crew) if receiver.engine is None else Relay(receiver, receiver.engine, crew)
+def _part(receiver: WebhookReceiver, worker: WorkerContext) -> Poller | Relay:
+    return Poller(receiver, worker) if receiver.engine is None else Relay(receiver, receiver.engine, worker)
 
 
 def run_worker(*receivers: WebhookReceiver, **options: Any) -> None:  # noqa: ANN401 - the options of Worker
@@ -343,4 +343,4 @@ async def working(*receivers: WebhookReceiver, **options: Any) -> AsyncGenerator
 
 def _told_of_failure(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
-        telemetry.tell("worker.failed", error)
+        telemetry.log_event("worker.failed", error)

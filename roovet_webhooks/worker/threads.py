@@ -9,7 +9,7 @@ import threading
 from typing import TYPE_CHECKING, NamedTuple
 
 from roovet_webhooks import telemetry
-from roovet_webhooks.bridge import NotAnExceptionError
+from roovet_webhooks.receiving.bridge import NotAnExceptionError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,7 +62,7 @@ class Threads:
             try:
                 thread.start()
             except RuntimeError as error:
-                telemetry.tell("worker.no_thread", reason=f"{error}; {self._started} {self._name} threads run")
+                telemetry.log_event("worker.no_thread", reason=f"{error}; {self._started} {self._name} threads run")
                 self._refused = loop.call_later(_AGAIN_AFTER, self._start, loop)
                 return
             self._started += 1

@@ -27,7 +27,7 @@ from support import SECRET
 
 from conformance.stage import CAP, EMPTY, FALLBACK, HOOK, IMPATIENT
 from roovet_webhooks import Signer
-from roovet_webhooks.wsgi import CHUNK_BYTES
+from roovet_webhooks.receiving.wsgi import CHUNK_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

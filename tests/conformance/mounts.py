@@ -14,8 +14,7 @@ from django.core.wsgi import get_wsgi_application
 from django.http import HttpRequest, HttpResponse
 from django.urls import path as django_path
 from fastapi import FastAPI
-from flask import Flask
-from flask import Response as FlaskResponse
+from flask import Flask, Response as FlaskResponse
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware

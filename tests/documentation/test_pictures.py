@@ -10,14 +10,14 @@ from typing import NamedTuple
 from xml.etree import ElementTree as ET
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
+import life
 from documentation.pages import ROOT
 from pictures import life_of_a_delivery, states_of_a_delivery
 from pictures.drawing import LINE, SIZE, width_of, wrapped
 from pictures.machine import draw_machine
-from roovet_webhooks import WebhookError, life
+from roovet_webhooks import WebhookError
 from roovet_webhooks.inbox import protocol
 
 SVG = "{http://www.w3.org/2000/svg}"

@@ -14,8 +14,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from hypothesis import settings
-from hypothesis import strategies as st
+from hypothesis import settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from support import SECRET
 
@@ -31,9 +30,9 @@ from roovet_webhooks import (
     RetryPolicy,
     WebhookReceiver,
 )
-from roovet_webhooks.bridge import SyncBridge, run
 from roovet_webhooks.inbox.protocol import Claim, Claimed, Outcome, State, Stored, Verdict
 from roovet_webhooks.inbox.records import RecordedDelivery
+from roovet_webhooks.receiving.bridge import SyncBridge, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -45,7 +44,7 @@ if TYPE_CHECKING:
 EXAMPLES = int(os.environ.get("ROOVET_TEST_MODEL_EXAMPLES", settings().max_examples // 8))
 STEPS = int(os.environ.get("ROOVET_TEST_MODEL_STEPS", "40"))
 
-POLICY = RetryPolicy(first=5, factor=2, most=60, max_attempts=4, max_crashes=3, max_age=20 * DAY)
+POLICY = RetryPolicy(initial=5, factor=2, max_delay=60, max_attempts=4, max_crashes=3, max_age=20 * DAY)
 REMEMBER, RETAIN = 30 * DAY, 7 * DAY
 HANDLERS = ("book", "mail")  # the first writes in the inbox's transaction, the second anywhere
 OPEN = {State.READY, State.CLAIMED}
@@ -305,7 +304,7 @@ class Machine(RuleBasedStateMachine):
         row.state, row.fence, row.touched = State.CLAIMED, claim.fence, self.world.ticks
         process.held.append(Held(process, found.delivery, claim, []))
 
-    def _candidates(self, endpoint: str, *, suspect: bool | None) -> list[Row]:
+    def _candidates(self, endpoint: str, *, crashed: bool | None) -> list[Row]:
         """Return what may be claimed now, the longest due first."""
         self._learn_numbers()
         rows = [row for row in self.rows.values() if row.delivery.endpoint == endpoint]
@@ -314,7 +313,7 @@ class Machine(RuleBasedStateMachine):
             for row in rows
             if row.state is State.READY
             and row.available_at <= self.world.wall
-            and (suspect is None or suspect == (row.crashes > 0))
+            and (crashed is None or crashed == (row.crashes > 0))
             and (endpoint == self.free or self._is_first(row, rows))
         ]
         return sorted(due, key=lambda row: (row.available_at, row.number))
@@ -336,14 +335,14 @@ class Machine(RuleBasedStateMachine):
     durable = precondition(lambda self: self.world.durable)
 
     @durable
-    @rule(process=picks, limit=st.integers(1, 5), ordered=st.booleans(), suspect=st.booleans())
-    def claim(self, process: int, limit: int, ordered: bool, suspect: bool) -> None:  # noqa: FBT001 - a case
+    @rule(process=picks, limit=st.integers(1, 5), ordered=st.booleans(), crashed=st.booleans())
+    def claim(self, process: int, limit: int, ordered: bool, crashed: bool) -> None:  # noqa: FBT001 - a case
         endpoint = self.ordered if ordered else self.free
         one = self._process(process)
-        limit = 1 if suspect else limit
-        expected = self._candidates(endpoint, suspect=suspect)[:limit]
-        if suspect:
-            found = given(one.inbox.claim_suspect(endpoint, **self._order(endpoint)))
+        limit = 1 if crashed else limit
+        expected = self._candidates(endpoint, crashed=crashed)[:limit]
+        if crashed:
+            found = given(one.inbox.claim_isolated(endpoint, **self._order(endpoint)))
         else:
             found = given(one.inbox.claim(endpoint, limit=limit, **self._order(endpoint)))
         assert [item.claim.number for item in found] == sorted(
@@ -362,15 +361,13 @@ class Machine(RuleBasedStateMachine):
         again_after=st.sampled_from([0.0, 60.0, 10 * DAY]),
         mark=st.booleans(),
     )
-    def hand_over(self, ordered: bool, limit: int, again_after: float, mark: bool) -> None:  # noqa: FBT001 - a case
+    def enqueue(self, ordered: bool, limit: int, again_after: float, mark: bool) -> None:  # noqa: FBT001 - a case
         endpoint = self.ordered if ordered else self.free
-        window = self._candidates(endpoint, suspect=None)[:limit]
+        window = self._candidates(endpoint, crashed=None)[:limit]
         now = self.world.wall
         expected = [row for row in window if row.handed_at is None or row.handed_at <= now - again_after]
         found = given(
-            self._process(limit).inbox.hand_over(
-                endpoint, limit=limit, again_after=again_after, **self._order(endpoint)
-            )
+            self._process(limit).inbox.enqueue(endpoint, limit=limit, again_after=again_after, **self._order(endpoint))
         )
         assert list(found) == sorted(cast("int", row.number) for row in expected)
         for row in expected:
@@ -388,7 +385,7 @@ class Machine(RuleBasedStateMachine):
         number = self.handed[place] if keep else self.handed.pop(place)
         row = next((row for row in self.rows.values() if row.number == number), None)
         endpoint = self.free if row is None else row.delivery.endpoint
-        may = row is not None and row in self._candidates(endpoint, suspect=None)
+        may = row is not None and row in self._candidates(endpoint, crashed=None)
         one = self._process(process)
         found = given(one.inbox.claim_number(number, **self._order(endpoint)))
         assert (found is not None) == may
@@ -663,8 +660,8 @@ class Machine(RuleBasedStateMachine):
 
     @durable
     @rule(process=picks)
-    def tidy(self, process: int) -> None:
-        self._process(process).inbox.tidy()
+    def prune(self, process: int) -> None:
+        self._process(process).inbox.prune()
         # It may erase less, where the clock has jumped.
         now, records = self.world.wall, self._records()
         for identity, row in list(self.rows.items()):
@@ -719,7 +716,7 @@ class Machine(RuleBasedStateMachine):
                 self._reap(worker)
                 for endpoint in (self.free, self.ordered):
                     found = list(given(worker.inbox.claim(endpoint, limit=50, **self._order(endpoint))))
-                    found += given(worker.inbox.claim_suspect(endpoint, **self._order(endpoint)))
+                    found += given(worker.inbox.claim_isolated(endpoint, **self._order(endpoint)))
                     for item in found:
                         self._claimed(worker, item)
                 for held in list(worker.held):

@@ -30,11 +30,11 @@ from roovet_webhooks import (
     WebhookRequest,
     WebhookResponse,
 )
-from roovet_webhooks.bridge import AsyncBridge, SyncBridge, run
+from roovet_webhooks.inbox.handler_transaction import HandlerScope
 from roovet_webhooks.inbox.protocol import Claimed, Outcome, State
 from roovet_webhooks.inbox.records import Query
-from roovet_webhooks.inbox.scope import HandlerScope
 from roovet_webhooks.inbox.sql import postgresql, sqlite
+from roovet_webhooks.receiving.bridge import AsyncBridge, SyncBridge, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -89,7 +89,7 @@ class Shop:
     def work(self) -> list[Outcome | None]:
         """Do what a worker does with what is due."""
         claimed: list[Claimed] = list(given(self.inbox.claim("shop", limit=50)))
-        claimed += given(self.inbox.claim_suspect("shop"))
+        claimed += given(self.inbox.claim_isolated("shop"))
         return [self.handle(one) for one in claimed]
 
     def handle(self, claimed: Claimed) -> Outcome | None:
@@ -169,7 +169,7 @@ class TestAttempts:
         return shop, shop.inbox.get(shop.inbox.number_of(delivery.id))
 
     def test_a_failure_is_counted_and_waits(self, database: SQLWorld, kind: str) -> None:
-        shop, record = self.end(database, kind, ValueError("s3cr3t"), retry=RetryPolicy(first=7))
+        shop, record = self.end(database, kind, ValueError("s3cr3t"), retry=RetryPolicy(initial=7))
         assert (record.state, record.failures) == (State.READY, 1)
         assert record.last_error == "failed: book (ValueError: s3cr3t)"
         assert record.available_at == database.wall + 7
@@ -182,7 +182,7 @@ class TestAttempts:
         assert (record.state, record.outcome, record.failures) == (State.DEAD, Outcome.FAILED, 1)
 
     def test_failures_and_crashes_together(self, database: SQLWorld, kind: str) -> None:
-        policy = RetryPolicy(first=1, max_attempts=2, max_crashes=2)
+        policy = RetryPolicy(initial=1, max_attempts=2, max_crashes=2)
         shop = Shop(database, kind, retry=policy)
         shop.handler("book", lambda _event, _delivery: raise_(ValueError("x")))
         delivery = database.delivery()
@@ -249,7 +249,7 @@ class TestAttempts:
         assert (record.state, record.outcome, record.failures) == (State.DEAD, Outcome.UNDECODABLE, 0)
 
     def test_only_those_that_have_not_succeeded_run_again(self, database: SQLWorld, kind: str) -> None:
-        shop = Shop(database, kind, retry=RetryPolicy(first=1))
+        shop = Shop(database, kind, retry=RetryPolicy(initial=1))
         faults = [ValueError("x"), ValueError("y")]
         for name in ("a", "b", "c"):
             shop.handler(name, lambda _e, _d, name=name: raise_(faults.pop()) if name == "b" and faults else None)  # type: ignore[misc]
@@ -261,7 +261,7 @@ class TestAttempts:
         assert shop.inbox.find(Query())[0].state is State.DONE
 
     def test_its_number_is_that_of_the_claim(self, database: SQLWorld, kind: str) -> None:
-        shop = Shop(database, kind, retry=RetryPolicy(first=1))
+        shop = Shop(database, kind, retry=RetryPolicy(initial=1))
         attempts: list[int] = []
 
         def fail(_event: Event, delivery: Delivery) -> None:
@@ -387,7 +387,7 @@ RAISED: dict[str, Callable[[], BaseException]] = {
 @pytest.mark.parametrize("raised", RAISED)
 class TestWhatIsNoException:
     def test_it_is_a_failure_that_counts(self, sqlite: SQLWorld, raised: str, acknowledge: str, kind: str) -> None:
-        shop = Shop(sqlite, kind, acknowledge=acknowledge, retry=RetryPolicy(first=1, max_attempts=2))
+        shop = Shop(sqlite, kind, acknowledge=acknowledge, retry=RetryPolicy(initial=1, max_attempts=2))
         shop.handler("break", lambda _event, _delivery: raise_(RAISED[raised]()))
         shop.handler("book")
         delivery = sqlite.delivery()
@@ -461,7 +461,7 @@ class TestHandlersTransactions:
     """`Delivery.transaction` and `Delivery.in_transaction`, in handlers of both kinds."""
 
     def shop(self, world: World, kind: str, work: Callable[[Any], Any], **options: Any) -> Shop:  # noqa: ANN401 - a connection, options
-        shop = Shop(world, kind, retry=RetryPolicy(first=1), **options)
+        shop = Shop(world, kind, retry=RetryPolicy(initial=1), **options)
 
         def in_block(_event: Event, delivery: Delivery) -> None:
             with delivery.transaction() as connection:

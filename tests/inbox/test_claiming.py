@@ -217,19 +217,19 @@ class TestOrder:
         assert [found.delivery.id for found in self.take(inbox)] == [second.id]
 
     def test_one_that_crashed_holds_them_back_too(self, durable: World) -> None:
-        inbox = durable.process(retry=RetryPolicy(first=1))
+        inbox = durable.process(retry=RetryPolicy(initial=1))
         stored(durable, inbox, "a", "a")
         [one] = self.take(inbox)
         durable.reap(inbox)
         durable.elapse(5)
         assert self.take(inbox) == []
-        [suspect] = given(inbox.claim_suspect(ENDPOINT, ordering="resource"))
-        assert suspect.claim.number == one.claim.number
-        given(inbox.complete(suspect.claim, Outcome.HANDLED))
+        [crashed] = given(inbox.claim_isolated(ENDPOINT, ordering="resource"))
+        assert crashed.claim.number == one.claim.number
+        given(inbox.complete(crashed.claim, Outcome.HANDLED))
         assert len(self.take(inbox)) == 1
 
     def test_a_suspect_waits_for_its_turn(self, durable: World) -> None:
-        inbox = durable.process(retry=RetryPolicy(first=1))
+        inbox = durable.process(retry=RetryPolicy(initial=1))
         _, second = stored(durable, inbox, "a", "a")
         [first] = self.take(inbox)
         # Behind the back of the order, as an operator's claim by number would do it.
@@ -241,9 +241,9 @@ class TestOrder:
         durable.elapse(61)
         assert given(inbox.reap()) == [(other.claim.number, False)]
         durable.elapse(5)
-        assert given(inbox.claim_suspect(ENDPOINT, ordering="resource")) == []
+        assert given(inbox.claim_isolated(ENDPOINT, ordering="resource")) == []
         given(inbox.complete(first.claim, Outcome.HANDLED))
-        assert len(given(inbox.claim_suspect(ENDPOINT, ordering="resource"))) == 1
+        assert len(given(inbox.claim_isolated(ENDPOINT, ordering="resource"))) == 1
 
     @pytest.mark.parametrize(("on_dead", "expected"), [("skip", ["a"]), ("block", [])])
     def test_a_dead_predecessor(self, durable: World, on_dead: str, expected: list[str]) -> None:
@@ -334,7 +334,7 @@ class TestOrder:
 
 class TestHandOver:
     def over(self, inbox: Any, **options: Any) -> list[int]:  # noqa: ANN401 - a DurableInbox
-        return list(given(inbox.hand_over(ENDPOINT, **{"limit": 10, "again_after": 60, **options})))
+        return list(given(inbox.enqueue(ENDPOINT, **{"limit": 10, "again_after": 60, **options})))
 
     def test_what_is_due_once(self, durable: World) -> None:
         inbox = durable.process()
@@ -359,7 +359,7 @@ class TestHandOver:
 
     @pytest.mark.parametrize("back", ["fail", "release", "crash", "replay"])
     def test_each_return_to_ready_clears_the_mark(self, durable: World, back: str) -> None:
-        inbox = durable.process(retry=RetryPolicy(first=1))
+        inbox = durable.process(retry=RetryPolicy(initial=1))
         [delivery] = stored(durable, inbox, "a")
         number = number_of(inbox, delivery)
         assert self.over(inbox, again_after=10**6) == [number]
@@ -395,7 +395,7 @@ class TestHandOver:
         assert self.over(inbox, ordering="resource") == [numbers[1]]
 
     def test_a_suspect_is_handed_over_like_any(self, durable: World) -> None:
-        inbox = durable.process(retry=RetryPolicy(first=1))
+        inbox = durable.process(retry=RetryPolicy(initial=1))
         number = claimed(inbox, durable.delivery()).number
         durable.reap(inbox)
         durable.elapse(5)
@@ -446,16 +446,16 @@ def test_heartbeats(durable: World) -> None:
         return [stats.workers for stats in inbox.stats()]
 
     assert workers() == [0, 0]
-    given(inbox.beat("one", [Served("shop"), Served("wallet")]))
-    given(inbox.beat("two", [Served("shop")]))
-    given(inbox.beat("two", [Served("shop")]))
+    given(inbox.heartbeat("one", [Served("shop"), Served("wallet")]))
+    given(inbox.heartbeat("two", [Served("shop")]))
+    given(inbox.heartbeat("two", [Served("shop")]))
     assert workers() == [2, 1]
     durable.elapse(61)
-    given(inbox.beat("two", [Served("shop")]))
+    given(inbox.heartbeat("two", [Served("shop")]))
     assert workers() == [1, 0]
-    given(inbox.beat("nobody", []))
+    given(inbox.heartbeat("nobody", []))
     assert workers() == [1, 0]
-    given(inbox.beat("two", [Served("wallet")]))
+    given(inbox.heartbeat("two", [Served("wallet")]))
     given(inbox.retire("one", ["shop", "wallet"]))
     given(inbox.retire("two", ["shop"]))
     assert workers() == [0, 1]

@@ -15,13 +15,12 @@ from sqlalchemy import text
 
 from inbox.worlds import Gate, claimed, eventually, given, record_of, state_of, take
 from roovet_webhooks import ConfigurationError, InboxFull, InboxUnavailable, LeaseLost
-from roovet_webhooks.bridge import AsyncBridge, SyncBridge, run
-from roovet_webhooks.inbox.pending import Pending
+from roovet_webhooks.inbox.future import InboxFuture
 from roovet_webhooks.inbox.protocol import Claim, Outcome, State, Stored, Verdict
-from roovet_webhooks.inbox.sql import committer
-from roovet_webhooks.inbox.sql import postgresql as postgresql_store
+from roovet_webhooks.inbox.sql import committer, postgresql as postgresql_store
 from roovet_webhooks.inbox.sql.committer import MAX_BATCH, Operation
 from roovet_webhooks.inbox.sql.store import Conflict
+from roovet_webhooks.receiving.bridge import AsyncBridge, SyncBridge, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -231,7 +230,7 @@ class TestBatches:
 class TestWhoWaitsNoMore:
     """What is granted to nobody is given back at once: it would else be taken for a crash."""
 
-    def claims(self, world: World, inbox: Any, way: str) -> Callable[[], Pending[Any]]:  # noqa: ANN401 - a SQLInbox
+    def claims(self, world: World, inbox: Any, way: str) -> Callable[[], InboxFuture[Any]]:  # noqa: ANN401 - a SQLInbox
         delivery = world.delivery()
         if way == "store":
             return lambda: inbox.store(delivery, claim=True)
@@ -240,7 +239,7 @@ class TestWhoWaitsNoMore:
             take(inbox)
             world.reap(inbox)
             world.elapse(60)
-            return lambda: inbox.claim_suspect("shop")
+            return lambda: inbox.claim_isolated("shop")
         if way == "number":
             number = inbox.number_of(delivery.id)
             return lambda: inbox.claim_number(number)
@@ -294,7 +293,7 @@ class TestWhoWaitsNoMore:
             claimed(inbox, delivery)
             answer = inbox.store(delivery, claim=True)
         else:
-            answer = inbox.claim_suspect("shop") if way == "suspect" else inbox.claim_number(5)
+            answer = inbox.claim_isolated("shop") if way == "suspect" else inbox.claim_number(5)
         given(answer)
         answer.cancel()
         given(inbox._run(lambda _connection, _now: None))
@@ -364,7 +363,7 @@ class TestWhoWaitsNoMore:
         inbox = sqlite.process()
         gate = Gate(inbox)
         with gate:
-            answers: list[Pending[Any]] = []
+            answers: list[InboxFuture[Any]] = []
 
             async def main() -> None:
                 answers.append(inbox.store(sqlite.delivery(), claim=False))
@@ -439,7 +438,7 @@ class TestClosing:
         for _ in range(20):
             inbox = sqlite.process()
             inbox.open()
-            answers: list[Pending[Any]] = []
+            answers: list[InboxFuture[Any]] = []
 
             def submit_until_closed(inbox: Any = inbox, answers: list[Any] = answers) -> None:  # noqa: ANN401 - a SQLInbox
                 with suppress(InboxUnavailable):
@@ -551,7 +550,7 @@ def watch_conflicts(inbox: Any, found: list[Conflict]) -> None:  # noqa: ANN401 
     inbox._store.write = watched
 
 
-def error_of(answer: Pending[Any]) -> BaseException | None:
+def error_of(answer: InboxFuture[Any]) -> BaseException | None:
     try:
         given(answer)
     except InboxUnavailable as error:
@@ -561,7 +560,7 @@ def error_of(answer: Pending[Any]) -> BaseException | None:
 
 class TestPending:
     def test_an_answer_that_is_there(self) -> None:
-        pending: Pending[int] = Pending()
+        pending: InboxFuture[int] = InboxFuture()
         assert not pending.done()
         pending.answer(5)
         assert pending.done()
@@ -569,7 +568,7 @@ class TestPending:
         assert asyncio.run(pending.wait()) == 5
 
     def test_an_error(self) -> None:
-        pending: Pending[Any] = Pending()
+        pending: InboxFuture[Any] = InboxFuture()
         pending.answer(ValueError("x"))
         with pytest.raises(ValueError, match="x"):
             pending.result()
@@ -577,24 +576,24 @@ class TestPending:
             asyncio.run(pending.wait())
 
     def test_an_answer_that_comes_while_a_thread_waits(self) -> None:
-        pending: Pending[str] = Pending()
+        pending: InboxFuture[str] = InboxFuture()
         with ThreadPoolExecutor() as pool:
             waiter = pool.submit(pending.result)
             time.sleep(0.02)
             pending.answer("late")
-            Pending.wake([pending])
+            InboxFuture.wake([pending])
             assert waiter.result(30) == "late"
 
     def test_an_answer_that_comes_while_a_loop_waits(self) -> None:
         async def main() -> list[str]:
-            pendings: list[Pending[str]] = [Pending() for _ in range(3)]
+            pendings: list[InboxFuture[str]] = [InboxFuture() for _ in range(3)]
             tasks = [asyncio.create_task(pending.wait(30)) for pending in pendings]
             await asyncio.sleep(0.01)
 
             def answer() -> None:
                 for place, pending in enumerate(pendings):
                     pending.answer(f"answer {place}")
-                Pending.wake(pendings)
+                InboxFuture.wake(pendings)
 
             await asyncio.to_thread(answer)
             return await asyncio.gather(*tasks)
@@ -604,16 +603,16 @@ class TestPending:
     def test_none_in_time(self) -> None:
         undone: list[int] = []
         for kind in ("sync", "async"):
-            pending: Pending[int] = Pending(undone.append)
+            pending: InboxFuture[int] = InboxFuture(undone.append)
             with pytest.raises(TimeoutError):
                 _ = pending.result(0.01) if kind == "sync" else asyncio.run(pending.wait(0.01))
             assert pending.cancelled
             pending.answer(5)
-            Pending.wake([pending])
+            InboxFuture.wake([pending])
         assert undone == [5, 5]
 
     def test_a_loop_that_is_closed_is_not_woken(self) -> None:
-        pending: Pending[int] = Pending()
+        pending: InboxFuture[int] = InboxFuture()
         loop = asyncio.new_event_loop()
 
         async def leave() -> None:
@@ -625,18 +624,18 @@ class TestPending:
         loop.run_until_complete(leave())
         loop.close()
         pending.answer(1)
-        Pending.wake([pending])
+        InboxFuture.wake([pending])
 
     def test_an_answer_that_arrives_with_the_end_of_the_time_counts(self) -> None:
         undone: list[int] = []
 
         async def main() -> int:
-            pending: Pending[int] = Pending(undone.append)
+            pending: InboxFuture[int] = InboxFuture(undone.append)
             task = asyncio.create_task(pending.wait(0.01))
             await asyncio.sleep(0)
             time.sleep(0.05)  # noqa: ASYNC251 - the loop is busy meanwhile
             pending.answer(7)
-            Pending.wake([pending])
+            InboxFuture.wake([pending])
             return await task
 
         assert asyncio.run(main()) == 7
@@ -645,11 +644,11 @@ class TestPending:
     def test_every_interleaving_of_one_that_answers_and_one_that_gives_up(self) -> None:
         for _ in range(300):
             undone: list[int] = []
-            pending: Pending[int] = Pending(undone.append)
+            pending: InboxFuture[int] = InboxFuture(undone.append)
 
-            def answer(pending: Pending[int] = pending) -> None:
+            def answer(pending: InboxFuture[int] = pending) -> None:
                 pending.answer(1)
-                Pending.wake([pending])
+                InboxFuture.wake([pending])
 
             thread = threading.Thread(target=answer)
             thread.start()

@@ -15,14 +15,12 @@ from sqlalchemy import text
 from inbox.django_worlds import DjangoWorld
 from inbox.worlds import Gate, PostgreSQLWorld, claimed, eventually, given, run_in_transaction
 from roovet_webhooks import InboxUnavailable
-from roovet_webhooks.django import database as django_database
-from roovet_webhooks.django import transactions as django_transactions
-from roovet_webhooks.inbox import deadlines, keeper
+from roovet_webhooks.django import database as django_database, transactions as django_transactions
+from roovet_webhooks.inbox import deadlines, maintenance
 from roovet_webhooks.inbox.deadlines import cut_after
 from roovet_webhooks.inbox.limits import SERVER_SECONDS
 from roovet_webhooks.inbox.protocol import Stored, Verdict
-from roovet_webhooks.inbox.sql import committer
-from roovet_webhooks.inbox.sql import postgresql as store
+from roovet_webhooks.inbox.sql import committer, postgresql as store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -194,7 +192,7 @@ class TestStuck:
         assert given(waiting) == NEW
 
     def test_closing_waits_for_no_keeper(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(keeper, "CLOSING", 0.01)
+        monkeypatch.setattr(maintenance, "CLOSING", 0.01)
         entered, go_on = threading.Event(), threading.Event()
 
         class Stuck:
@@ -206,10 +204,10 @@ class TestStuck:
                 go_on.wait(60)
                 return 0
 
-            def tidy(self) -> None:
+            def prune(self) -> None:
                 """Nothing is old."""
 
-        ours = keeper.Keeper(Stuck(), 0.01)
+        ours = maintenance.MaintenanceThread(Stuck(), 0.01)
         ours.start()
         assert entered.wait(30)
         ours.close()

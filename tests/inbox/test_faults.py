@@ -16,11 +16,11 @@ from django.db import DatabaseError
 
 from inbox.worlds import ENDPOINT, WORLDS, claimed, eventually, given, run_in_transaction, take
 from roovet_webhooks import InboxUnavailable
-from roovet_webhooks.bridge import AsyncBridge, SyncBridge, run
 from roovet_webhooks.inbox.faults import is_of_a_pooler, meaning_of
 from roovet_webhooks.inbox.protocol import Served, Verdict
 from roovet_webhooks.inbox.records import Query
 from roovet_webhooks.inbox.sql.store import translated
+from roovet_webhooks.receiving.bridge import AsyncBridge, SyncBridge, run
 from roovet_webhooks.worker.threads import Threads
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def every_operation(world: World, inbox: Any) -> dict[str, Callable[[], object]]
         "claim": lambda: take(inbox),
         "settle": lambda: given(inbox.release(claim, retry_in=0)),
         "transaction": lambda: run_in_transaction(inbox, claim, lambda made: world.book(made, "never")),
-        "heartbeat": lambda: given(inbox.beat("me", [Served(ENDPOINT)])),
+        "heartbeat": lambda: given(inbox.heartbeat("me", [Served(ENDPOINT)])),
     }
 
 
@@ -180,11 +180,11 @@ class TestRefusedThreads:
         threads.refused = True
         claim = claimed(inbox, durable.delivery())
         with pytest.raises(InboxUnavailable):
-            inbox.watch_over()
-        with inbox.keeping(claim):
-            assert "inbox.keeper_failed code='inbox_unavailable'" in caplog.text
+            inbox.start_maintenance()
+        with inbox.renewing(claim):
+            assert "inbox.maintenance_failed code='inbox_unavailable'" in caplog.text
             threads.refused = False
-            inbox.watch_over()
+            inbox.start_maintenance()
             before = inbox.get(claim.number).lease_until
             durable.elapse(1)
             eventually(lambda: inbox.get(claim.number).lease_until != before)
@@ -270,7 +270,7 @@ class TestRefusedThreads:
         asyncio.run(failing())
 
     def test_the_loop_of_a_sync_server(self, threads: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
-        from roovet_webhooks import bridge  # noqa: PLC0415 - its loop is replaced
+        from roovet_webhooks.receiving import bridge  # noqa: PLC0415 - its loop is replaced
 
         monkeypatch.setattr(bridge, "_LOOP", bridge._LoopThread())
 

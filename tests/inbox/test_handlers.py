@@ -19,14 +19,14 @@ from roovet_webhooks import (
     RetryPolicy,
     WebhookReceiver,
 )
-from roovet_webhooks.bridge import AsyncBridge, SyncBridge, run
 from roovet_webhooks.inbox.protocol import Outcome, State
+from roovet_webhooks.receiving.bridge import AsyncBridge, SyncBridge, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from inbox.worlds import SQLWorld
-    from roovet_webhooks.bridge import Bridge
+    from roovet_webhooks.receiving.bridge import Bridge
 
 BRIDGES = pytest.mark.parametrize("bridge", [SyncBridge(), AsyncBridge()], ids=["sync", "async"])
 

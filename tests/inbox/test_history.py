@@ -13,11 +13,11 @@ from sqlalchemy import text
 from inbox.test_attempts import Shop, raise_
 from inbox.worlds import DAY, claimed, given, number_of, take
 from roovet_webhooks import ConfigurationError, DropDelivery, Event, RetryLater, RetryPolicy
-from roovet_webhooks.bridge import AsyncBridge
 from roovet_webhooks.inbox import history
 from roovet_webhooks.inbox.protocol import Outcome, State
 from roovet_webhooks.inbox.records import AttemptOutcome, Query, RecordedAttempt, RecordedRun
 from roovet_webhooks.inbox.sql import schema
+from roovet_webhooks.receiving.bridge import AsyncBridge
 from roovet_webhooks.tracebacks import message_of, short_traceback
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ class TestKept:
     """What a store keeps, and for how long."""
 
     def test_every_attempt_in_its_order(self, durable: World) -> None:
-        inbox = durable.process(retry=RetryPolicy(first=1))
+        inbox = durable.process(retry=RetryPolicy(initial=1))
         delivery = durable.delivery()
         claim = claimed(inbox, delivery)
         durable.elapse(10)
@@ -149,7 +149,7 @@ class TestKept:
         [one] = take(inbox)
         durable.reap(inbox)
         durable.elapse(5)
-        [one] = given(inbox.claim_suspect("shop"))
+        [one] = given(inbox.claim_isolated("shop"))
         given(inbox.complete(one.claim, Outcome.HANDLED))
         given(inbox.replay(claim.number, confirmed=True))
         [one] = take(inbox)
@@ -218,7 +218,7 @@ class TestKept:
         given(inbox.purge(numbers[0]))
         assert [len(inbox.get(number).history) for number in numbers] == [0, 1]
         durable.elapse(DAY + 1)
-        inbox.tidy()
+        inbox.prune()
         assert inbox.get(numbers[1]).history == ()
 
     def test_the_newest_are_kept(self, durable: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from inbox.test_leases import Kept, claim_of
+from inbox.test_leases import Maintainable, claim_of
 from roovet_webhooks import InboxUnavailable, RetryPolicy
-from roovet_webhooks.inbox import keeper as keeper_module
-from roovet_webhooks.inbox.keeper import Expiry, Keeper, Lease, Watch, expiries, tell_of_purged, tell_of_reaped
+from roovet_webhooks.inbox import maintenance as keeper_module
+from roovet_webhooks.inbox.maintenance import Expiry, Lease, MaintenanceThread, Watch, expiries, log_purged, log_reaped
 from roovet_webhooks.inbox.protocol import Outcome, State
 from roovet_webhooks.inbox.records import Purged
 
@@ -73,7 +73,7 @@ class TestExpiries:
         assert reaper.numbers(120, row, held=frozenset({(1, 2), (2, 3)})) == [1]
 
     def test_what_becomes_of_it(self) -> None:
-        reaper = Reaper(shop=RetryPolicy(first=7, max_attempts=9, max_crashes=3), wallet=RetryPolicy(max_crashes=1))
+        reaper = Reaper(shop=RetryPolicy(initial=7, max_attempts=9, max_crashes=3), wallet=RetryPolicy(max_crashes=1))
         rows = [row_of(1, crashes=1, failures=1), row_of(2, crashes=2), row_of(3, endpoint="wallet")]
         rows.append(row_of(4, failures=8))
         reaper.look(0, *rows)
@@ -89,7 +89,7 @@ class TestExpiries:
 
 
 def test_each_that_was_freed_is_told(caplog: pytest.LogCaptureFixture) -> None:
-    tell_of_reaped([(1, False), (2, True), (3, False)])
+    log_reaped([(1, False), (2, True), (3, False)])
     assert [record.getMessage() for record in caplog.records] == [
         *("inbox.lease_expired number=1", "inbox.poisoned number=2", "inbox.lease_expired number=3")
     ]
@@ -98,7 +98,7 @@ def test_each_that_was_freed_is_told(caplog: pytest.LogCaptureFixture) -> None:
 def test_what_was_erased_is_told(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG", "roovet_webhooks")
     for bodies, tombstones in ((0, 0), (2, 0), (0, 3)):
-        tell_of_purged(Purged(bodies, tombstones))
+        log_purged(Purged(bodies, tombstones))
     assert [record.getMessage() for record in caplog.records] == [
         *("inbox.pruned bodies=2 records=0", "inbox.pruned bodies=0 records=3")
     ]
@@ -120,7 +120,7 @@ class Clock:
         return self.rounds < 0
 
 
-class TimedKept(Kept):
+class TimedKept(Maintainable):
     """Notes when its keeper did what."""
 
     def __init__(self, clock: Clock) -> None:
@@ -136,61 +136,61 @@ class TimedKept(Kept):
             act()
         return super().renew(claims)
 
-    def tidy(self) -> object:
+    def prune(self) -> object:
         self.tidied_at.append(self.clock.now)
-        return super().tidy()
+        return super().prune()
 
 
-def still_keeper(lease: float = LEASE, rounds: int = 10**9) -> tuple[Keeper, TimedKept, Clock]:
+def still_keeper(lease: float = LEASE, rounds: int = 10**9) -> tuple[MaintenanceThread, TimedKept, Clock]:
     """Return a keeper whose thread is this one: nothing happens but what a test does."""
     clock = Clock(rounds)
     kept = TimedKept(clock)
-    keeper = Keeper(kept, lease, clock=clock)
-    keeper._thread = threading.current_thread()
-    keeper._stopping = cast("Any", clock)
-    return keeper, kept, clock
+    maintenance = MaintenanceThread(kept, lease, clock=clock)
+    maintenance._thread = threading.current_thread()
+    maintenance._stopping = cast("Any", clock)
+    return maintenance, kept, clock
 
 
 class TestRounds:
     def test_a_claim_is_renewed_three_times_in_a_lease(self) -> None:
-        keeper, kept, clock = still_keeper(rounds=9)
+        maintenance, kept, clock = still_keeper(rounds=9)
         begun = clock.now
-        keeper.hold([claim_of(1)])
-        keeper._serve()
+        maintenance.hold([claim_of(1)])
+        maintenance._serve()
         assert [at - begun for at in kept.renewed_at] == [20.0 * number for number in range(1, 10)]
         assert kept.reaps == 9
 
     def test_it_tidies_at_once_and_then_once_a_minute(self) -> None:
-        keeper, kept, clock = still_keeper(rounds=13)
+        maintenance, kept, clock = still_keeper(rounds=13)
         begun = clock.now
-        keeper._serve()
+        maintenance._serve()
         assert [at - begun for at in kept.tidied_at] == [20, 80, 140, 200, 260]
 
     def test_what_fails_keeps_nothing_else_from_its_turn(self, caplog: pytest.LogCaptureFixture) -> None:
-        keeper, kept, _ = still_keeper(rounds=3)
-        keeper.hold([claim_of(1)])
+        maintenance, kept, _ = still_keeper(rounds=3)
+        maintenance.hold([claim_of(1)])
         fault = ValueError("a fault")
         kept.errors = [fault, fault, fault]
-        keeper._serve()
+        maintenance._serve()
         assert (len(kept.renewals), kept.reaps, kept.tidies) == (3, 3, 1)
         told = [(record.getMessage(), record.exc_info and record.exc_info[1]) for record in caplog.records]
-        assert told == [("inbox.keeper_failed", fault)] * 3
+        assert told == [("inbox.maintenance_failed", fault)] * 3
 
     def test_it_looks_for_blocked_event_loops_each_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
         looks: list[int] = []
         monkeypatch.setattr("roovet_webhooks.telemetry.report_blocked_loops", lambda: looks.append(1))
-        keeper, _, _ = still_keeper(rounds=4)
-        keeper._serve()
+        maintenance, _, _ = still_keeper(rounds=4)
+        maintenance._serve()
         assert len(looks) == 4
 
     def test_each_kind_of_work_has_its_own_outage(self, caplog: pytest.LogCaptureFixture) -> None:
-        keeper, kept, _ = still_keeper(rounds=2)
+        maintenance, kept, _ = still_keeper(rounds=2)
         down = InboxUnavailable("down")
         kept.errors = [down, down]
         kept.reap_now = failing(down)  # type: ignore[method-assign]  # one that is down
-        keeper.hold([claim_of(1)])
-        keeper._serve()
-        told = "inbox.keeper_failed code='inbox_unavailable' reason='down'"
+        maintenance.hold([claim_of(1)])
+        maintenance._serve()
+        told = "inbox.maintenance_failed code='inbox_unavailable' reason='down'"
         assert [record.getMessage() for record in caplog.records] == [told, told]
 
 
@@ -203,79 +203,79 @@ def failing(error: Exception) -> Callable[[], int]:
 
 class TestWhetherAClaimHolds:
     def test_for_half_a_lease_after_it_was_granted(self) -> None:
-        keeper, _, clock = still_keeper()
-        keeper.hold([claim_of(1)])
+        maintenance, _, clock = still_keeper()
+        maintenance.hold([claim_of(1)])
         held: list[bool] = []
         for seconds in (0, 29.9, 0.1, 60):
             clock.now += seconds
-            held.append(keeper.keep(claim_of(1)))
+            held.append(maintenance.keep(claim_of(1)))
         assert held == [True, True, False, False]
 
     def test_and_after_it_was_renewed(self) -> None:
-        keeper, kept, clock = still_keeper()
-        keeper.hold([claim_of(1)])
+        maintenance, kept, clock = still_keeper()
+        maintenance.hold([claim_of(1)])
         clock.now += 40
-        keeper.renew()
-        assert keeper.keep(claim_of(1))
+        maintenance.renew()
+        assert maintenance.keep(claim_of(1))
         # From when the store was asked, not from when it answered.
         kept.meanwhile.append(lambda: clock.wait(30))
-        keeper.renew()
-        assert not keeper.keep(claim_of(1))
+        maintenance.renew()
+        assert not maintenance.keep(claim_of(1))
 
     def test_of_one_that_was_not_granted_here_nothing_is_known(self) -> None:
-        keeper, kept, _ = still_keeper()
-        assert not keeper.keep(claim_of(1))
-        assert keeper.holding() == {(1, 1)}
-        keeper.renew()
-        assert keeper.keep(claim_of(1))
+        maintenance, kept, _ = still_keeper()
+        assert not maintenance.keep(claim_of(1))
+        assert maintenance.holding() == {(1, 1)}
+        maintenance.renew()
+        assert maintenance.keep(claim_of(1))
         assert kept.renewals == [[1]]
 
     def test_another_claim_of_the_same_delivery_is_another(self) -> None:
-        keeper, _, _ = still_keeper()
-        keeper.hold([claim_of(1, 1)])
-        assert not keeper.keep(claim_of(1, 2))
-        assert keeper.holding() == {(1, 2)}
+        maintenance, _, _ = still_keeper()
+        maintenance.hold([claim_of(1, 1)])
+        assert not maintenance.keep(claim_of(1, 2))
+        assert maintenance.holding() == {(1, 2)}
 
     def test_what_was_lost_is_held_no_more(self) -> None:
-        keeper, kept, _ = still_keeper()
-        keeper.hold([claim_of(1), claim_of(2)])
+        maintenance, kept, _ = still_keeper()
+        maintenance.hold([claim_of(1), claim_of(2)])
         kept.lost = {1}
-        keeper.renew()
-        assert keeper.holding() == {(2, 1)}
-        assert not keeper.keep(claim_of(1))
-        keeper.let_go(claim_of(1))
-        keeper.let_go(claim_of(2))
-        assert keeper.holding() == set()
+        maintenance.renew()
+        assert maintenance.holding() == {(2, 1)}
+        assert not maintenance.keep(claim_of(1))
+        maintenance.let_go(claim_of(1))
+        maintenance.let_go(claim_of(2))
+        assert maintenance.holding() == set()
 
     @pytest.mark.parametrize("lost", [False, True])
     def test_what_changes_while_the_store_is_asked_stays_as_it_was_changed(self, lost: bool) -> None:  # noqa: FBT001 - a case
-        keeper, kept, clock = still_keeper()
-        keeper.hold([claim_of(1, 1), claim_of(2), claim_of(3)])
+        maintenance, kept, clock = still_keeper()
+        maintenance.hold([claim_of(1, 1), claim_of(2), claim_of(3)])
         kept.lost = {1, 2} if lost else set()
         clock.now += 25
         kept.meanwhile += [
             lambda: clock.wait(10),
-            lambda: keeper.hold([claim_of(1, 2)]),
-            lambda: keeper.let_go(claim_of(2)),
+            lambda: maintenance.hold([claim_of(1, 2)]),
+            lambda: maintenance.let_go(claim_of(2)),
         ]
-        keeper.renew()
-        assert keeper.holding() == {(1, 2), (3, 1)}
+        maintenance.renew()
+        assert maintenance.holding() == {(1, 2), (3, 1)}
         clock.now += 15  # 25 since the store was asked, 15 since the new claim was granted
-        assert keeper.keep(claim_of(1, 2))
-        assert keeper.keep(claim_of(3))
+        assert maintenance.keep(claim_of(1, 2))
+        assert maintenance.keep(claim_of(3))
 
 
 class TestThread:
     def test_it_keeps_no_process_from_ending(self) -> None:
-        keeper = Keeper(Kept(), 1000)
+        maintenance = MaintenanceThread(Maintainable(), 1000)
         try:
-            keeper.start()
-            thread = keeper._thread
+            maintenance.start()
+            thread = maintenance._thread
             assert thread is not None
             assert thread.daemon
             assert thread.is_alive()
         finally:
-            keeper.close()
+            maintenance.close()
         assert not thread.is_alive()
 
     @pytest.mark.parametrize("entry", ["hold", "hold nothing", "keep", "start"])
@@ -289,53 +289,53 @@ class TestThread:
             return thread
 
         monkeypatch.setattr(keeper_module, "started", slowly)
-        keeper = Keeper(Kept(), 1000)
+        maintenance = MaintenanceThread(Maintainable(), 1000)
         entries: dict[str, Callable[[], object]] = {
-            "hold": lambda: keeper.hold([claim_of(1)]),
-            "hold nothing": lambda: keeper.hold([]),
-            "keep": lambda: keeper.keep(claim_of(1)),
-            "start": keeper.start,
+            "hold": lambda: maintenance.hold([claim_of(1)]),
+            "hold nothing": lambda: maintenance.hold([]),
+            "keep": lambda: maintenance.keep(claim_of(1)),
+            "start": maintenance.start,
         }
         try:
             with ThreadPoolExecutor(4) as pool:
                 list(pool.map(lambda _: entries[entry](), range(4)))
             assert len(threads) == 1
         finally:
-            keeper.close()
+            maintenance.close()
 
     def test_one_that_cannot_be_started_is_tried_again(
         self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
-        keeper = Keeper(Kept(), 1000)
+        maintenance = MaintenanceThread(Maintainable(), 1000)
         with monkeypatch.context() as patch:
             patch.setattr(threading.Thread, "start", failing(RuntimeError("can't start new thread")))
-            keeper.hold([claim_of(1)])
+            maintenance.hold([claim_of(1)])
             with pytest.raises(InboxUnavailable):
-                keeper.start()
-        assert "inbox.keeper_failed" in caplog.text
+                maintenance.start()
+        assert "inbox.maintenance_failed" in caplog.text
         try:
-            keeper.keep(claim_of(2))
-            assert keeper._thread is not None
-            assert keeper._thread.is_alive()
-            assert keeper.holding() == {(1, 1), (2, 1)}
+            maintenance.keep(claim_of(2))
+            assert maintenance._thread is not None
+            assert maintenance._thread.is_alive()
+            assert maintenance.holding() == {(1, 1), (2, 1)}
         finally:
-            keeper.close()
+            maintenance.close()
 
     def test_one_that_waits_for_its_store_is_left_behind(self, monkeypatch: pytest.MonkeyPatch) -> None:
         entered, opened = threading.Event(), threading.Event()
 
-        class Stuck(Kept):
+        class Stuck(Maintainable):
             def reap_now(self) -> int:
                 entered.set()
                 assert opened.wait(60)
                 return 0
 
         monkeypatch.setattr(keeper_module, "CLOSING", 0.01)
-        keeper = Keeper(Stuck(), 0.03)
-        keeper.start()
-        thread = cast("Thread", keeper._thread)
+        maintenance = MaintenanceThread(Stuck(), 0.03)
+        maintenance.start()
+        thread = cast("Thread", maintenance._thread)
         assert entered.wait(60)
-        keeper.close()
+        maintenance.close()
         assert thread.is_alive()
         opened.set()
         thread.join(60)

@@ -11,7 +11,7 @@ import pytest
 from inbox.worlds import LEASE, claimed, eventually, given, number_of, record_of, run_in_transaction, state_of, take
 from roovet_webhooks import InboxUnavailable, LeaseLost, RetryPolicy
 from roovet_webhooks.delivery import Identity
-from roovet_webhooks.inbox.keeper import Keeper, Lease, Watch
+from roovet_webhooks.inbox.maintenance import Lease, MaintenanceThread, Watch
 from roovet_webhooks.inbox.protocol import Claim, Outcome, State, Verdict
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class TestFence:
         inbox.complete(fresh, Outcome.HANDLED)
 
     def test_the_fence_only_rises(self, durable: World) -> None:
-        inbox = durable.process(retry=RetryPolicy(first=1, max_crashes=50))
+        inbox = durable.process(retry=RetryPolicy(initial=1, max_crashes=50))
         delivery = durable.delivery()
         fences: list[int] = []
         for end in ("fail", "release", "crash", "bury", "complete", "fail"):
@@ -146,7 +146,7 @@ class TestReaper:
 
     @pytest.mark.parametrize("seconds", [3600, 86_400, -3600, -86_400])
     def test_a_jump_of_the_clock_strands_nothing(self, durable: World, seconds: float) -> None:
-        inbox, other = durable.process(), durable.process(retry=RetryPolicy(first=1))
+        inbox, other = durable.process(), durable.process(retry=RetryPolicy(initial=1))
         delivery = durable.delivery()
         number = claimed(inbox, delivery).number
         durable.jump(seconds)
@@ -157,7 +157,7 @@ class TestReaper:
             freed += given(other.reap())
         assert freed == [(number, False)]
         durable.elapse(2)
-        assert len(given(other.claim_suspect("shop"))) == 1
+        assert len(given(other.claim_isolated("shop"))) == 1
 
     @pytest.mark.parametrize("seconds", [3600, -3600])
     def test_two_leases_after_each_other_are_two(self, durable: World, seconds: float) -> None:
@@ -192,14 +192,14 @@ class TestReaper:
         assert durable.reap(shop) == [(number, False)]
 
     def test_each_endpoint_by_its_own_policy(self, durable: World) -> None:
-        inbox = durable.process(retry=RetryPolicy(first=7))
+        inbox = durable.process(retry=RetryPolicy(initial=7))
         inbox.attach("wallet", RetryPolicy(max_crashes=1))
         shop = claimed(inbox, durable.delivery()).number
         wallet = claimed(inbox, durable.delivery(endpoint="wallet")).number
         assert sorted(durable.reap(inbox)) == [(shop, False), (wallet, True)]
 
     def test_crashes_and_failures_together_are_bounded(self, durable: World) -> None:
-        inbox = durable.process(retry=RetryPolicy(first=1, max_attempts=3, max_crashes=3))
+        inbox = durable.process(retry=RetryPolicy(initial=1, max_attempts=3, max_crashes=3))
         delivery = durable.delivery()
         for _ in range(2):
             given(inbox.fail(claimed(inbox, delivery), "x", retry_in=0))
@@ -242,7 +242,7 @@ class TestReaper:
     def test_what_is_held_no_more_is_reaped(self, durable: World) -> None:
         inbox = durable.process()
         claim = claimed(inbox, durable.delivery())
-        with inbox.keeping(claim) as is_sure:
+        with inbox.renewing(claim) as is_sure:
             assert is_sure
         durable.elapse(LEASE + 1)
         assert given(inbox.reap()) == []
@@ -250,17 +250,17 @@ class TestReaper:
         assert given(inbox.reap()) == [(claim.number, False)]
 
     def test_whether_a_claim_holds_can_be_asked(self, durable: World) -> None:
-        inbox = durable.process(retry=RetryPolicy(first=1))
+        inbox = durable.process(retry=RetryPolicy(initial=1))
         delivery = durable.delivery()
         claim = claimed(inbox, delivery)
         durable.elapse(LEASE / 2)
-        with inbox.keeping(claim) as is_sure:
+        with inbox.renewing(claim) as is_sure:
             assert not is_sure
             given(inbox.confirm(claim))
-            with inbox.keeping(claim) as is_sure_now:
+            with inbox.renewing(claim) as is_sure_now:
                 assert is_sure_now
         durable.reap(durable.process())
-        with inbox.keeping(claim) as is_sure:
+        with inbox.renewing(claim) as is_sure:
             assert not is_sure
         with pytest.raises(LeaseLost):
             given(inbox.confirm(claim))
@@ -268,7 +268,7 @@ class TestReaper:
     def test_in_memory_too(self, memory: World) -> None:
         inbox = memory.process()
         claim = claimed(inbox, memory.delivery())
-        with inbox.keeping(claim) as is_sure:
+        with inbox.renewing(claim) as is_sure:
             assert is_sure
             inbox.confirm(claim)
             inbox.complete(claim, Outcome.HANDLED)
@@ -293,7 +293,7 @@ class TestReaper:
         assert answers[0] is Verdict.IN_FLIGHT
 
     def test_it_says_what_it_did(self, durable: World, caplog: pytest.LogCaptureFixture) -> None:
-        inbox = durable.process(retry=RetryPolicy(first=1, max_crashes=2))
+        inbox = durable.process(retry=RetryPolicy(initial=1, max_crashes=2))
         delivery = durable.delivery()
         told: list[str] = []
         for _ in range(2):
@@ -323,54 +323,54 @@ class TestPoison:
         healthy = durable.delivery()
         given(inbox.store(healthy, claim=False))
         durable.elapse(5)
-        assert given(inbox.suspects("shop")) == 2
+        assert given(inbox.count_crashed("shop")) == 2
         assert [one.delivery.id for one in take(inbox)] == [healthy.id]
-        [suspect] = given(inbox.claim_suspect("shop"))
-        assert suspect.claim.crashes == 1
-        assert given(inbox.suspects("shop")) == 1
+        [crashed] = given(inbox.claim_isolated("shop"))
+        assert crashed.claim.crashes == 1
+        assert given(inbox.count_crashed("shop")) == 1
 
     def test_there_is_none(self, durable: World) -> None:
         inbox = durable.process()
         given(inbox.store(durable.delivery(), claim=False))
         durable.elapse(5)
-        assert given(inbox.suspects("shop")) == 0
-        assert given(inbox.claim_suspect("shop")) == []
+        assert given(inbox.count_crashed("shop")) == 0
+        assert given(inbox.claim_isolated("shop")) == []
 
     def test_one_that_is_not_due_is_left_alone(self, durable: World) -> None:
-        inbox = durable.process(retry=RetryPolicy(first=30))
+        inbox = durable.process(retry=RetryPolicy(initial=30))
         claimed(inbox, durable.delivery())
         durable.reap(inbox)
-        assert given(inbox.suspects("shop")) == 0
-        assert given(inbox.claim_suspect("shop")) == []
+        assert given(inbox.count_crashed("shop")) == 0
+        assert given(inbox.claim_isolated("shop")) == []
         durable.elapse(30)
-        assert given(inbox.suspects("shop")) == 1
+        assert given(inbox.count_crashed("shop")) == 1
 
     def test_one_that_ends_well_is_a_suspect_no_more_after_a_replay(self, durable: World) -> None:
         inbox = durable.process()
         self.crashed(durable, inbox)
-        [suspect] = given(inbox.claim_suspect("shop"))
-        given(inbox.complete(suspect.claim, Outcome.HANDLED))
-        given(inbox.replay(suspect.claim.number, confirmed=True))
-        assert given(inbox.suspects("shop")) == 0
+        [crashed] = given(inbox.claim_isolated("shop"))
+        given(inbox.complete(crashed.claim, Outcome.HANDLED))
+        given(inbox.replay(crashed.claim.number, confirmed=True))
+        assert given(inbox.count_crashed("shop")) == 0
         assert len(take(inbox)) == 1
 
     def test_a_release_keeps_the_suspicion(self, durable: World) -> None:
         inbox = durable.process()
         self.crashed(durable, inbox)
-        [suspect] = given(inbox.claim_suspect("shop"))
-        given(inbox.release(suspect.claim, retry_in=0))
+        [crashed] = given(inbox.claim_isolated("shop"))
+        given(inbox.release(crashed.claim, retry_in=0))
         assert take(inbox) == []
-        assert given(inbox.suspects("shop")) == 1
+        assert given(inbox.count_crashed("shop")) == 1
 
     def test_a_poison_ends_dead_and_its_neighbours_done(self, durable: World) -> None:
-        inbox = durable.process(retry=RetryPolicy(first=1, max_crashes=3))
+        inbox = durable.process(retry=RetryPolicy(initial=1, max_crashes=3))
         poison = durable.delivery("poison")
         innocents = [durable.delivery() for _ in range(31)]
         for delivery in (*innocents[:15], poison, *innocents[15:]):
             given(inbox.store(delivery, claim=False))
         durable.elapse(5)
         deaths = 0
-        while found := take(inbox, limit=32) or given(inbox.claim_suspect("shop")):
+        while found := take(inbox, limit=32) or given(inbox.claim_isolated("shop")):
             if any(one.delivery.id == poison.id for one in found):
                 deaths += 1  # the process, and all that it held
                 durable.reap(inbox)
@@ -447,7 +447,7 @@ class TestWatch:
         assert watch.overdue([one], 11) == []
 
 
-class Kept:
+class Maintainable:
     """What a keeper keeps, as a record of its calls."""
 
     def __init__(self) -> None:
@@ -466,7 +466,7 @@ class Kept:
         self.reaps += 1
         return 0
 
-    def tidy(self) -> object:
+    def prune(self) -> object:
         self.tidies += 1
         return None
 
@@ -477,118 +477,118 @@ def claim_of(number: int, fence: int = 1) -> Claim:
 
 class TestKeeper:
     def test_it_renews_reaps_and_tidies(self) -> None:
-        kept = Kept()
-        keeper = Keeper(kept, 0.03)
+        kept = Maintainable()
+        maintenance = MaintenanceThread(kept, 0.03)
         try:
-            keeper.hold([claim_of(1)])
+            maintenance.hold([claim_of(1)])
             eventually(lambda: len(kept.renewals) >= 2 and kept.reaps >= 2)
             assert kept.tidies == 1
-            keeper.let_go(claim_of(1))
-            keeper.renew()  # after this no renewal can be under way that began before
+            maintenance.let_go(claim_of(1))
+            maintenance.renew()  # after this no renewal can be under way that began before
             count = len(kept.renewals)
             reaps = kept.reaps
             eventually(lambda: kept.reaps > reaps + 1)
             assert len(kept.renewals) <= count + 1
         finally:
-            keeper.close()
+            maintenance.close()
 
     def test_it_tidies_now_and_then(self) -> None:
         now = [0.0]
-        kept = Kept()
-        keeper = Keeper(kept, 0.03, clock=lambda: now[0])
-        keeper.start()
-        keeper.start()
+        kept = Maintainable()
+        maintenance = MaintenanceThread(kept, 0.03, clock=lambda: now[0])
+        maintenance.start()
+        maintenance.start()
         try:
             eventually(lambda: kept.tidies == 1)
             now[0] += 3600
             eventually(lambda: kept.tidies == 2)
         finally:
-            keeper.close()
+            maintenance.close()
 
     def test_what_is_lost_is_renewed_no_more(self) -> None:
-        kept = Kept()
-        keeper = Keeper(kept, 1000)
+        kept = Maintainable()
+        maintenance = MaintenanceThread(kept, 1000)
         try:
-            keeper.hold([claim_of(1), claim_of(2)])
+            maintenance.hold([claim_of(1), claim_of(2)])
             kept.lost = {2}
-            keeper.renew()
-            keeper.renew()
+            maintenance.renew()
+            maintenance.renew()
             assert kept.renewals == [[1, 2], [1]]
         finally:
-            keeper.close()
+            maintenance.close()
 
     def test_an_old_claim_lets_no_new_one_go(self) -> None:
-        kept = Kept()
-        keeper = Keeper(kept, 1000)
+        kept = Maintainable()
+        maintenance = MaintenanceThread(kept, 1000)
         try:
-            keeper.hold([claim_of(1, 2)])
-            keeper.let_go(claim_of(1, 1))
-            keeper.let_go(claim_of(9))
-            keeper.renew()
+            maintenance.hold([claim_of(1, 2)])
+            maintenance.let_go(claim_of(1, 1))
+            maintenance.let_go(claim_of(9))
+            maintenance.renew()
             assert kept.renewals == [[1]]
         finally:
-            keeper.close()
+            maintenance.close()
 
     def test_nothing_held_asks_for_nothing(self) -> None:
-        kept = Kept()
-        Keeper(kept, 1000).renew()
+        kept = Maintainable()
+        MaintenanceThread(kept, 1000).renew()
         assert kept.renewals == []
 
     @pytest.mark.parametrize(
         ("error", "told"),
         [
-            (InboxUnavailable("down"), "inbox.keeper_failed code='inbox_unavailable' reason='down'"),
-            (ValueError("a fault"), "inbox.keeper_failed"),
+            (InboxUnavailable("down"), "inbox.maintenance_failed code='inbox_unavailable' reason='down'"),
+            (ValueError("a fault"), "inbox.maintenance_failed"),
         ],
     )
     def test_it_outlives_what_goes_wrong(self, error: Exception, told: str, caplog: pytest.LogCaptureFixture) -> None:
-        kept = Kept()
+        kept = Maintainable()
         kept.errors = [error]
-        keeper = Keeper(kept, 0.03)
+        maintenance = MaintenanceThread(kept, 0.03)
         try:
-            keeper.hold([claim_of(1)])
+            maintenance.hold([claim_of(1)])
             eventually(lambda: len(kept.renewals) >= 2)
         finally:
-            keeper.close()
+            maintenance.close()
         assert told in [record.getMessage() for record in caplog.records]
 
     def test_an_outage_is_told_once(self, caplog: pytest.LogCaptureFixture) -> None:
-        kept = Kept()
+        kept = Maintainable()
         down, locked = InboxUnavailable("down"), InboxUnavailable("locked")
-        keeper = Keeper(kept, 0.03)
+        maintenance = MaintenanceThread(kept, 0.03)
         for errors in ([down] * 3, [locked, down], [down]):
             kept.errors = list(errors)
             count = len(kept.renewals) + len(errors)
-            keeper.hold([claim_of(1)])
+            maintenance.hold([claim_of(1)])
             eventually(lambda: len(kept.renewals) > count)  # noqa: B023 - within this round
-        keeper.close()
+        maintenance.close()
         told = [record.getMessage().partition("reason=")[2] for record in caplog.records]
         assert told == ["'down'", "'down'", "'locked'", "'down'"]
 
     def test_one_that_never_ran_closes(self) -> None:
-        Keeper(Kept(), 1).close()
+        MaintenanceThread(Maintainable(), 1).close()
 
 
 class TestKeeping:
-    """`keeping` and the thread behind it, with a real clock."""
+    """`renewing` and the thread behind it, with a real clock."""
 
     def test_a_claim_outlives_its_lease(self, database: SQLWorld) -> None:
         inbox = database.process(lease=0.3, clock=None)
         inbox._ticks = time.monotonic
         delivery = database.delivery(ts=time.time() - 10)
         claim = claimed(inbox, delivery)
-        with inbox.keeping(claim):
+        with inbox.renewing(claim):
             time.sleep(1)
             assert state_of(inbox, delivery) is State.CLAIMED
             given(inbox.complete(claim, Outcome.HANDLED))
         assert record_of(inbox, delivery).crashes == 0
 
     def test_one_that_is_kept_no_more_is_freed(self, database: SQLWorld) -> None:
-        inbox = database.process(lease=0.3, clock=None, retry=RetryPolicy(first=0.001))
+        inbox = database.process(lease=0.3, clock=None, retry=RetryPolicy(initial=0.001))
         inbox._ticks = time.monotonic
         delivery = database.delivery(ts=time.time() - 10)
-        inbox.watch_over()
-        with inbox.keeping(claimed(inbox, delivery)):
+        inbox.start_maintenance()
+        with inbox.renewing(claimed(inbox, delivery)):
             pass
         eventually(lambda: state_of(inbox, delivery) is State.READY)
         assert record_of(inbox, delivery).crashes == 1
@@ -596,5 +596,5 @@ class TestKeeping:
     def test_in_memory_there_is_nothing_to_keep(self, memory: World) -> None:
         inbox = memory.process()
         claim = claimed(inbox, memory.delivery())
-        with inbox.keeping(claim):
+        with inbox.renewing(claim):
             inbox.complete(claim, Outcome.HANDLED)

@@ -124,7 +124,7 @@ def test_an_id_that_is_none(durable: World) -> None:
 
 class TestStats:
     def test_by_endpoint_and_state(self, durable: World) -> None:
-        inbox = durable.process(retry=RetryPolicy(first=1))
+        inbox = durable.process(retry=RetryPolicy(initial=1))
         claimed(inbox, durable.delivery())
         durable.reap(inbox)
         durable.elapse(10)
@@ -139,10 +139,10 @@ class TestStats:
         shop, wallet = inbox.stats()
         assert shop.endpoint == "shop"
         assert shop.counts == {State.READY: 3, State.CLAIMED: 1, State.DONE: 2, State.DEAD: 1}
-        assert (shop.suspects, shop.workers) == (1, 0)
+        assert (shop.count_crashed, shop.workers) == (1, 0)
         assert shop.oldest_due == due - 10 + 1
         assert (shop.dead_letters, wallet.dead_letters) == (1, 0)
-        assert (wallet.endpoint, wallet.oldest_due, wallet.suspects) == ("wallet", None, 0)
+        assert (wallet.endpoint, wallet.oldest_due, wallet.count_crashed) == ("wallet", None, 0)
         assert wallet.counts == {State.READY: 0, State.CLAIMED: 0, State.DONE: 1, State.DEAD: 0}
 
 
@@ -224,7 +224,7 @@ class TestReplay:
             given(inbox.replay(number_of(inbox, delivery), confirmed=True))
 
     def test_it_may_crash_and_fail_as_often_again(self, durable: World) -> None:
-        inbox = durable.process(retry=RetryPolicy(first=1, max_crashes=1))
+        inbox = durable.process(retry=RetryPolicy(initial=1, max_crashes=1))
         number = claimed(inbox, durable.delivery()).number
         for _ in range(2):
             assert durable.reap(inbox) == [(number, True)]
@@ -276,10 +276,10 @@ class TestTidy:
         open_ = durable.delivery()
         given(inbox.store(open_, claim=False))
         durable.elapse(7 * DAY)
-        assert inbox.tidy() == Purged(bodies=0, tombstones=0)
+        assert inbox.prune() == Purged(bodies=0, tombstones=0)
         durable.elapse(1)
-        assert inbox.tidy() == Purged(bodies=1, tombstones=0)
-        assert inbox.tidy() == Purged(bodies=0, tombstones=0)
+        assert inbox.prune() == Purged(bodies=1, tombstones=0)
+        assert inbox.prune() == Purged(bodies=0, tombstones=0)
         assert [record_of(inbox, one).purged for one in (done, dead, open_)] == [True, False, False]
         assert inbox.body(number_of(inbox, dead)) == dead.raw
         assert given(inbox.store(done, claim=False)).verdict is Verdict.DUPLICATE
@@ -295,9 +295,9 @@ class TestTidy:
         open_ = durable.delivery()
         given(inbox.store(open_, claim=False))
         durable.elapse(30 * DAY)
-        assert inbox.tidy() == Purged(bodies=1, tombstones=0)
+        assert inbox.prune() == Purged(bodies=1, tombstones=0)
         durable.elapse(1)
-        assert inbox.tidy() == Purged(bodies=0, tombstones=2)
+        assert inbox.prune() == Purged(bodies=0, tombstones=2)
         assert [record.id for record in inbox.find(Query())] == [open_.id]
 
     def test_nothing_of_what_is_gone_stays_behind(self, database: SQLWorld) -> None:
@@ -306,7 +306,7 @@ class TestTidy:
         given(inbox.succeed(claim, "book"))
         given(inbox.complete(claim, Outcome.HANDLED))
         database.elapse(101)
-        inbox.tidy()
+        inbox.prune()
         for table in ("roovet_delivery", "roovet_handled"):
             assert database.query(f"SELECT count(*) FROM {table}") == [(0,)]  # noqa: S608 - our own table
 
@@ -314,30 +314,30 @@ class TestTidy:
         inbox = durable.process(remember=100)
         first = number_of(inbox, ended(durable, inbox, Outcome.HANDLED))
         durable.elapse(101)
-        inbox.tidy()
+        inbox.prune()
         assert number_of(inbox, ended(durable, inbox, Outcome.HANDLED)) > first
 
     def test_much_goes_in_small_transactions(self, database: SQLWorld, monkeypatch: pytest.MonkeyPatch) -> None:
-        from roovet_webhooks.inbox.sql import ledger  # noqa: PLC0415 - only databases have one
+        from roovet_webhooks.inbox.sql import queries as ledger  # noqa: PLC0415 - only databases have one
 
         monkeypatch.setattr(ledger, "TIDIED_AT_ONCE", 2)
         inbox = database.process(retain_body=10, remember=100)
         for _ in range(5):
             ended(database, inbox, Outcome.HANDLED)
         database.elapse(11)
-        assert inbox.tidy() == Purged(bodies=5, tombstones=0)
+        assert inbox.prune() == Purged(bodies=5, tombstones=0)
         database.elapse(100)
-        assert inbox.tidy() == Purged(bodies=0, tombstones=5)
+        assert inbox.prune() == Purged(bodies=0, tombstones=5)
 
     def test_one_that_is_replayed_is_not_forgotten(self, durable: World) -> None:
         inbox = durable.process(retain_body=DAY, remember=2 * DAY)
         delivery = ended(durable, inbox, Outcome.FAILED)
         durable.elapse(2 * DAY + 1)
         given(inbox.replay(number_of(inbox, delivery)))
-        assert inbox.tidy() == Purged(bodies=0, tombstones=0)
+        assert inbox.prune() == Purged(bodies=0, tombstones=0)
         [one] = take(inbox)
         given(inbox.complete(one.claim, Outcome.HANDLED))
-        assert inbox.tidy() == Purged(bodies=0, tombstones=0)
+        assert inbox.prune() == Purged(bodies=0, tombstones=0)
 
 
 class TestAClockThatIsAhead:
@@ -345,7 +345,7 @@ class TestAClockThatIsAhead:
 
     def tidied(self, inbox: Any) -> Purged:  # noqa: ANN401 - a DurableInbox
         given(inbox.reap())
-        tidied: Purged = inbox.tidy()
+        tidied: Purged = inbox.prune()
         return tidied
 
     @pytest.mark.parametrize("begins", ["before", "then"])
@@ -397,8 +397,8 @@ class TestAClockThatIsAhead:
         assert given(inbox.store(delivery, claim=False)).verdict is Verdict.DUPLICATE
 
     def test_so_much_at_a_time_and_no_more(self, durable: World, monkeypatch: pytest.MonkeyPatch) -> None:
-        from roovet_webhooks.django import ledger as djangos  # noqa: PLC0415 - only databases have one
-        from roovet_webhooks.inbox.sql import ledger  # noqa: PLC0415 - likewise
+        from roovet_webhooks.django import queries as djangos  # noqa: PLC0415 - only databases have one
+        from roovet_webhooks.inbox.sql import queries as ledger  # noqa: PLC0415 - likewise
 
         for each in (ledger, djangos):
             monkeypatch.setattr(each, "TIDIED_AT_ONCE", 1)
@@ -407,7 +407,7 @@ class TestAClockThatIsAhead:
         for _ in range(3):
             ended(durable, inbox, Outcome.HANDLED)
         durable.elapse(11)
-        assert [inbox.tidy().bodies for _ in range(3)] == [2, 1, 0]
+        assert [inbox.prune().bodies for _ in range(3)] == [2, 1, 0]
 
 
 def test_a_healthy_store_has_no_fault(database: SQLWorld) -> None:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from inbox.worlds import claimed, given, run_in_transaction
-from roovet_webhooks.bridge import SyncBridge, run
 from roovet_webhooks.inbox import deadlines
 from roovet_webhooks.inbox.protocol import Outcome, Stored, Verdict
+from roovet_webhooks.receiving.bridge import SyncBridge, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,7 +46,7 @@ def test_an_inbox_goes_on(durable: World, patch: Callable[[], None], used: bool)
     assert given(inbox.store(known, claim=False)).verdict is (Verdict.DUPLICATE if used else Verdict.NEW)
     assert inbox.owner != owner
     claim = claimed(inbox, durable.delivery())
-    with inbox.keeping(claim):
+    with inbox.renewing(claim):
         run_in_transaction(inbox, claim, lambda connection: durable.book(connection, "once"))
         given(inbox.complete(claim, Outcome.HANDLED))
     assert durable.booked() == ["once"]

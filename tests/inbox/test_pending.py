@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 import threading
 
-from roovet_webhooks.inbox.locks import Turns
-from roovet_webhooks.inbox.pending import Pending
+from roovet_webhooks.inbox.future import InboxFuture
+from roovet_webhooks.inbox.write_lock import WriteLock
 
 
-class Raced(Pending[str]):
+class Raced(InboxFuture[str]):
     """Answered right after it was found not to be."""
 
     def done(self) -> bool:
         was = super().done()
         if not was:
             self.answer("there")
-            Pending.wake([self])
+            InboxFuture.wake([self])
         return was
 
 
@@ -27,11 +27,11 @@ def test_an_answer_that_comes_while_the_waiter_leaves_word() -> None:
 
 def test_a_wait_without_a_bound() -> None:
     async def waiting() -> str:
-        pending: Pending[str] = Pending()
+        pending: InboxFuture[str] = InboxFuture()
 
         def later() -> None:
             pending.answer("there")
-            Pending.wake([pending])
+            InboxFuture.wake([pending])
 
         threading.Timer(0.05, later).start()
         return await pending.wait()
@@ -40,7 +40,7 @@ def test_a_wait_without_a_bound() -> None:
 
 
 def test_turns_of_one_process_have_no_lock_file() -> None:
-    turns = Turns(None, 1)
-    with turns.held():
+    write_lock = WriteLock(None, 1)
+    with write_lock.held():
         pass
-    turns.close()
+    write_lock.close()

@@ -57,8 +57,8 @@ def everything(world: SQLiteWorld, inbox: Any) -> None:  # noqa: ANN401 - a SQLI
     given(inbox.complete(claimed(inbox, ended), Outcome.HANDLED))
     number = number_of(inbox, ended)
     given(inbox.replay(number, confirmed=True))
-    assert given(inbox.hand_over(ENDPOINT, limit=5, again_after=60))
-    assert given(inbox.hand_over(ENDPOINT, limit=5, again_after=60, ordering="resource")) == []
+    assert given(inbox.enqueue(ENDPOINT, limit=5, again_after=60))
+    assert given(inbox.enqueue(ENDPOINT, limit=5, again_after=60, ordering="resource")) == []
     replayed = given(inbox.claim_number(number, ordering="resource"))
     assert replayed is not None
     with inbox.transaction(replayed.claim, "book"):
@@ -71,21 +71,21 @@ def everything(world: SQLiteWorld, inbox: Any) -> None:  # noqa: ANN401 - a SQLI
     assert inbox.renew([first.claim, second.claim]) == {first.claim.number, second.claim.number}
     assert len(world.reap(inbox)) == 3
     world.elapse(60)
-    assert given(inbox.suspects(ENDPOINT)) == 3
+    assert given(inbox.count_crashed(ENDPOINT)) == 3
     assert take(inbox, ordering="resource", on_dead="block") == []
-    (suspect,) = given(inbox.claim_suspect(ENDPOINT))
-    (other,) = given(inbox.claim_suspect(ENDPOINT, ordering="resource", on_dead="block"))
-    given(inbox.bury(suspect.claim, "no use", Outcome.FAILED))
+    (crashed,) = given(inbox.claim_isolated(ENDPOINT))
+    (other,) = given(inbox.claim_isolated(ENDPOINT, ordering="resource", on_dead="block"))
+    given(inbox.bury(crashed.claim, "no use", Outcome.FAILED))
     given(inbox.release(other.claim, retry_in=0))
-    given(inbox.purge(suspect.claim.number))
+    given(inbox.purge(crashed.claim.number))
     inbox.stats()
     inbox.health()
     inbox.find(Query(endpoint=ENDPOINT))
     inbox.get(number)
     inbox.body(number)
-    given(inbox.beat("worker", [Served(ENDPOINT)]))
+    given(inbox.heartbeat("worker", [Served(ENDPOINT)]))
     world.elapse(60 * DAY)
-    inbox.tidy()
+    inbox.prune()
 
 
 @pytest.mark.parametrize("order", ["as made", "reversed"])
@@ -197,7 +197,7 @@ def test_postgresql_looks_at_one_resource_for_each_candidate(misled: PostgreSQLW
     misled.elapse(60)
     explained = Explained(misled, inbox)
     assert len(take(inbox, limit=3, ordering="resource", on_dead=on_dead)) == 3
-    given(inbox.hand_over(ENDPOINT, limit=3, again_after=60, ordering="resource", on_dead=on_dead))
+    given(inbox.enqueue(ENDPOINT, limit=3, again_after=60, ordering="resource", on_dead=on_dead))
     for plan_ in explained.plans():
         conditions = re.findall(r"using roovet_delivery_(?:resource|claimed) .*\n *Index Cond: (.*)", plan_)
         assert len(conditions) == 2, plan_

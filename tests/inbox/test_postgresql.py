@@ -20,8 +20,7 @@ from inbox.worlds import claimed, given, run_in_transaction, state_of, take
 from roovet_webhooks import ConfigurationError, InboxUnavailable
 from roovet_webhooks.inbox.protocol import Outcome, State, Stored, Verdict
 from roovet_webhooks.inbox.records import Query
-from roovet_webhooks.inbox.sql import SQLInbox
-from roovet_webhooks.inbox.sql import postgresql as store
+from roovet_webhooks.inbox.sql import SQLInbox, postgresql as store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

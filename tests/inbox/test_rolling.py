@@ -11,11 +11,11 @@ from support import PATH, SECRET, headers_of
 
 from inbox.worlds import ENDPOINT, given, record_of
 from roovet_webhooks import ConfigurationError, DropDelivery, RetryPolicy, WebhookReceiver, WebhookRequest
-from roovet_webhooks.bridge import SyncBridge, run
 from roovet_webhooks.engines.running import Receivers, TaskBridge
 from roovet_webhooks.inbox.protocol import Outcome, Served, State
-from roovet_webhooks.operations import examined, inbox_in
-from roovet_webhooks.unhandled import AGAIN_AFTER, UnhandledLog
+from roovet_webhooks.operations import check, inbox_in
+from roovet_webhooks.receiving.bridge import SyncBridge, run
+from roovet_webhooks.receiving.unhandled import AGAIN_AFTER, UnhandledLog
 from roovet_webhooks.worker import Worker
 from roovet_webhooks.worker.peers import Peers
 
@@ -239,7 +239,7 @@ def test_an_engine_gives_back_what_its_process_does_not_know(durable: World) -> 
     number = new.record(delivery).number
     for version, state in ((old, State.READY), (new, State.DONE)):
         durable.elapse(400)
-        assert given(new.inbox.hand_over(ENDPOINT, limit=10, again_after=60)) == [number]
+        assert given(new.inbox.enqueue(ENDPOINT, limit=10, again_after=60)) == [number]
         receivers = Receivers("celery")
         receivers.add(version.receiver)
         run(receivers.run(ENDPOINT, number, TaskBridge()))
@@ -263,9 +263,9 @@ def test_two_receivers_of_one_endpoint_are_refused_where_one_process_sees_both(d
     shop, bank = Version(durable, "fulfil", event="order.created"), Version(durable, "book")
     message = "two receivers of the endpoint 'shop' share .*: one handles transfer.settled, the other order.created"
     shop.receiver.check()
-    for check in (bank.receiver.check, bank.receiver.check_handlers):
+    for refuse in (bank.receiver.check, bank.receiver.check_handlers):
         with pytest.raises(ConfigurationError, match=message):
-            check()
+            refuse()
     with pytest.raises(ConfigurationError, match="two receivers have the same endpoint and the same inbox"):
         Worker(shop.receiver, bank.receiver)
 
@@ -287,39 +287,39 @@ def test_a_receiver_that_is_gone_is_no_twin(durable: World) -> None:
 # Workers that do not serve the same
 
 
-def beat(version: Version) -> None:
-    given(version.inbox.beat(version.inbox.owner, [version.receiver.served()]))
+def heartbeat(version: Version) -> None:
+    given(version.inbox.heartbeat(version.inbox.owner, [version.receiver.served()]))
 
 
 def problems(version: Version) -> list[tuple[str, str]]:
     """Return what a check of the inbox finds about handlers: level and message."""
     inbox = inbox_in([version.receiver])
-    found = examined(inbox, [version.receiver])
+    found = check(inbox, [version.receiver])
     return [(one.level, one.said) for one in found if one.subject == f"handlers of {ENDPOINT}"]
 
 
 def test_a_check_finds_workers_that_do_not_serve_the_same(durable: World) -> None:
     old, new = Version(durable, "fulfil", event="order.created"), Version(durable, "book")
-    beat(new)
+    heartbeat(new)
     assert problems(new) == []
-    beat(old)
+    heartbeat(old)
     ((level, message),) = problems(new)
     assert level == "warning"
     assert f"{old.inbox.owner} alone has the handler fulfil for the event order.created" in message
     assert f"{new.inbox.owner} alone has the handler book for the event transfer.settled" in message
     durable.elapse(61)  # the old one has stopped
-    beat(new)
+    heartbeat(new)
     assert problems(new) == []
 
 
 def test_a_check_finds_handlers_that_no_worker_has(durable: World) -> None:
     shop, bank = Version(durable, "fulfil", event="order.created"), Version(durable, "book")
     assert problems(bank) == []  # without a worker nothing is known of what it would serve
-    beat(shop)
+    heartbeat(shop)
     assert problems(bank) == [("error", "this application has the handler book, and no worker has it")]
     bank.accept(transfer(durable))
     assert shop.work() is None
-    beat(shop)
+    heartbeat(shop)
     assert ("error", f"1 wait for a handler that no process had which claimed them: {bank.unhandled()[1][0]}") in (
         problems(bank)
     )
@@ -327,25 +327,25 @@ def test_a_check_finds_handlers_that_no_worker_has(durable: World) -> None:
 
 def test_a_check_finds_events_that_no_worker_handles(durable: World) -> None:
     one, other = Version(durable, "handle", event="order.*"), Version(durable, "handle")
-    beat(one)
+    heartbeat(one)
     assert problems(other) == [("error", "this application has a handler for transfer.settled, and no worker has it")]
     assert problems(Version(durable, "handle", event="order.item.*")) == []
 
 
 def test_a_worker_of_an_older_version_says_nothing(durable: World) -> None:
     new = Version(durable, "book")
-    beat(new)
-    given(new.inbox.beat("old", [Served(ENDPOINT, None, None)]))  # type: ignore[arg-type]  # as older rows are
+    heartbeat(new)
+    given(new.inbox.heartbeat("old", [Served(ENDPOINT, None, None)]))  # type: ignore[arg-type]  # as older rows are
     assert problems(new) == []
 
 
 def test_a_worker_warns_once_of_others(durable: World, caplog: pytest.LogCaptureFixture) -> None:
     old, new = Version(durable, "fulfil", event="order.created"), Version(durable, "book")
     peers = Peers(new.inbox.owner, [new.receiver.served()])
-    given(old.inbox.beat("elsewhere", [Served("other", ("x",), ("x",))]))
+    given(old.inbox.heartbeat("elsewhere", [Served("other", ("x",), ("x",))]))
     with caplog.at_level(logging.WARNING, "roovet_webhooks"):
         for version in (new, old, new):
-            beat(version)
+            heartbeat(version)
             peers.look(given(new.inbox.workers()))
     (record,) = caplog.records
     assert record.getMessage().startswith("worker.differs")

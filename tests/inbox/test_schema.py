@@ -14,8 +14,7 @@ from roovet_webhooks import ConfigurationError, InboxUnavailable, MissingExtraEr
 from roovet_webhooks.inbox.changes import INSERTED, recorded, stored
 from roovet_webhooks.inbox.protocol import Served
 from roovet_webhooks.inbox.sql import SQLInbox
-from roovet_webhooks.inbox.sql.schema import VERSION, Migration, prepare, versions
-from roovet_webhooks.inbox.sql.schema import delivery as table
+from roovet_webhooks.inbox.sql.schema import VERSION, Migration, delivery as table, prepare, versions
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -128,7 +127,7 @@ def test_an_inbox_of_version_1_is_upgraded_and_still_serves_code_of_version_1(em
     given(inbox.store(empty.delivery("after"), claim=False, handlers=["book"]))
     found = {one.delivery.event.id: one.claim.handlers for one in take(inbox)}
     assert found == {"before": None, "beside": None, "after": ("book",)}
-    given(inbox.beat("new", [Served("shop", ("book",), ("*",))]))
+    given(inbox.heartbeat("new", [Served("shop", ("book",), ("*",))]))
     told = {worker.owner: (worker.handlers, worker.patterns) for worker in given(inbox.workers())}
     assert told == {"old": (None, None), "new": (("book",), ("*",))}
 

@@ -23,14 +23,13 @@ from sqlalchemy import event
 
 from inbox.worlds import Gate, SQLiteWorld, claimed, given, record_of, run_in_transaction, take
 from roovet_webhooks import ConfigurationError, InboxUnavailable
-from roovet_webhooks.inbox import disks
-from roovet_webhooks.inbox.locks import FileLock, Turns
+from roovet_webhooks.inbox import filesystem
 from roovet_webhooks.inbox.protocol import Outcome, Stored, Verdict
 from roovet_webhooks.inbox.records import Query
-from roovet_webhooks.inbox.sql import SQLInbox
-from roovet_webhooks.inbox.sql import sqlite as store
+from roovet_webhooks.inbox.sql import SQLInbox, sqlite as store
 from roovet_webhooks.inbox.sql.schema import VERSION
 from roovet_webhooks.inbox.sql.store import translated
+from roovet_webhooks.inbox.write_lock import FileLock, WriteLock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -173,21 +172,21 @@ class TestWhereItLies:
             f"/dev/sda1 / ext4 rw 0 0\nserver:/export /mnt/share\\040d {kind} rw 0 0\n"
             "tmpfs /mnt/share\\040d/local tmpfs rw 0 0\nproc /proc proc rw 0 0\n"
         )
-        seen = disks.file_system
+        seen = filesystem.file_system
 
         def file_system(path: str) -> str | None:
             return seen(path, str(mounts))
 
-        monkeypatch.setattr(disks, "file_system", file_system)
+        monkeypatch.setattr(filesystem, "file_system", file_system)
         with pytest.raises(ConfigurationError, match=rf"would lie on a network file system .{kind}., whose locks"):
             SQLInbox("sqlite:////mnt/share d/roovet.db")
         for path in ("/mnt/share d/local/roovet.db", "/mnt/share/roovet.db", "/roovet.db"):
             SQLInbox(f"sqlite:///{path}")
 
     def test_a_kernel_that_does_not_tell(self, tmp_path: Path) -> None:
-        assert disks.file_system("/x", str(tmp_path / "none")) is None
+        assert filesystem.file_system("/x", str(tmp_path / "none")) is None
         (tmp_path / "empty").write_text("")
-        assert disks.file_system("/x", str(tmp_path / "empty")) is None
+        assert filesystem.file_system("/x", str(tmp_path / "empty")) is None
 
     @pytest.mark.parametrize("where", ["mysql://x@y/z", "oracle://x@y/z"])
     def test_a_database_that_is_not_ours(self, where: str) -> None:
@@ -480,7 +479,7 @@ class TestReplacedFiles:
         inbox = sqlite.process()
         inbox.open()
         Path(f"{sqlite.path}.lock").unlink()
-        other = Turns(f"{sqlite.path}.lock", 0.2)
+        other = WriteLock(f"{sqlite.path}.lock", 0.2)
         turn = other.take()
         with pytest.raises(InboxUnavailable, match="another process has been writing"):
             given(inbox.store(sqlite.delivery(), claim=False))
@@ -898,16 +897,16 @@ class TestLockFile:
         two.close()
 
     def test_a_turn_is_given_back_once(self, tmp_path: Path) -> None:
-        turns = Turns(str(tmp_path / "x.lock"), 0.05)
-        turn = turns.take()
+        write_lock = WriteLock(str(tmp_path / "x.lock"), 0.05)
+        turn = write_lock.take()
         assert not turn.is_over
         with pytest.raises(InboxUnavailable, match=r"a transaction has kept the inbox for 0.1 s"):
-            turns.take()
+            write_lock.take()
         turn.give_back()
         assert turn.is_over
-        second = turns.take()
+        second = write_lock.take()
         turn.give_back()
         with pytest.raises(InboxUnavailable):
-            turns.take()
+            write_lock.take()
         second.give_back()
-        turns.close()
+        write_lock.close()

@@ -199,7 +199,7 @@ class TestWhatASettlementWrites:
         assert record_of(inbox, delivery).lease_until == durable.wall + LEASE
 
     def test_expire(self, durable: World) -> None:
-        inbox = durable.process(retry=RetryPolicy(first=9, max_crashes=2))
+        inbox = durable.process(retry=RetryPolicy(initial=9, max_crashes=2))
         delivery = durable.delivery()
         number = claimed(inbox, delivery).number
         assert durable.reap(inbox) == [(number, False)]

@@ -242,10 +242,10 @@ class TestTooOld:
         delivery = durable.delivery(ts=durable.wall)
         given(inbox.complete(claimed(inbox, delivery), Outcome.HANDLED))
         durable.elapse(99)
-        inbox.tidy()
+        inbox.prune()
         assert given(inbox.store(delivery, claim=False)) == DUPLICATE
         durable.elapse(2)
-        inbox.tidy()
+        inbox.prune()
         again = durable.delivery(delivery.event.id, ts=delivery.event.ts)
         assert given(inbox.store(again, claim=False)) == TOO_OLD
 
@@ -361,7 +361,7 @@ class TestLimits:
 
         assert [told_after(seconds) for seconds in (0, 59, 2, 30, 31)] == [0, 0, 1, 0, 1]
         database.elapse(30)
-        given(inbox.beat("worker-1", [Served("shop")]))
+        given(inbox.heartbeat("worker-1", [Served("shop")]))
         assert [told_after(seconds) for seconds in (60, 61)] == [0, 1]
 
 
@@ -434,7 +434,7 @@ class TestCodec:
 
 class TestSeveralHandlers:
     def test_successes_are_kept_through_failures_and_crashes(self, durable: World) -> None:
-        inbox = durable.process(retry=RetryPolicy(first=1))
+        inbox = durable.process(retry=RetryPolicy(initial=1))
         delivery = durable.delivery()
         claim = claimed(inbox, delivery)
         given(inbox.succeed(claim, "book"))

@@ -26,10 +26,10 @@ from sqlalchemy import event, text
 from roovet_webhooks import Delivery, MemoryInbox, RetryPolicy, Verified
 from roovet_webhooks.delivery import Dedupe, make_delivery
 from roovet_webhooks.events import parse_envelope
-from roovet_webhooks.inbox.pending import Pending
+from roovet_webhooks.inbox.future import InboxFuture
 from roovet_webhooks.inbox.protocol import Claim, DurableInbox, Inbox, State, Verdict
 from roovet_webhooks.inbox.records import Query
-from roovet_webhooks.inbox.sql import SQLInbox, ledger
+from roovet_webhooks.inbox.sql import SQLInbox, queries
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -52,7 +52,7 @@ _numbers = itertools.count(1)
 
 def given(answer: Answer[T]) -> T:
     """Return an answer of an inbox, whether it is there already or comes later."""
-    return cast("Pending[T]", answer).result(30) if isinstance(answer, Pending) else answer
+    return cast("InboxFuture[T]", answer).result(30) if isinstance(answer, InboxFuture) else answer
 
 
 class World:
@@ -167,8 +167,8 @@ class World:
         """Let processes forget what they hold, as though they had died and begun anew; all of the world's when none."""
         several: tuple[Any, ...] = processes or tuple(self.processes)
         for process in several:
-            keeper = process._keeper if hasattr(process, "_keeper") else process._here().keeper
-            keeper._held.clear()
+            maintenance = process._maintenance if hasattr(process, "_maintenance") else process._here().maintenance
+            maintenance._held.clear()
 
     def reap(self, process: DurableInbox, *, after: float = LEASE + 1) -> list[tuple[int, bool]]:
         """Let all processes crash, and one see all claims, twice, with a time in between in which none is renewed."""
@@ -264,7 +264,9 @@ class SQLWorld(World):
         """Return what is recorded, without asking the inbox."""
         del inbox
         eye = self.eye()
-        return [record for endpoint in endpoints for record in ledger.find(eye, Query(endpoint=endpoint, limit=10_000))]
+        return [
+            record for endpoint in endpoints for record in queries.find(eye, Query(endpoint=endpoint, limit=10_000))
+        ]
 
     def book(self, connection: Any, entry: str) -> None:  # noqa: ANN401 - a Connection
         connection.execute(text("INSERT INTO ledger (entry) VALUES (:entry)"), {"entry": entry})

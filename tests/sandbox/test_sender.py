@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from roovet_webhooks.sandbox.outbox import DueMessage
 
 URL = "http://127.0.0.1:8000/webhooks/roovet"
-FAST = RetryPolicy(first=0.01, factor=1.0, most=0.01, max_attempts=8)
+FAST = RetryPolicy(initial=0.01, factor=1.0, max_delay=0.01, max_attempts=8)
 BOUND = 30.0
 
 

@@ -11,8 +11,7 @@ from flask import Blueprint, Flask, Response
 from flask.typing import ResponseReturnValue
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.responses import JSONResponse
-from starlette.responses import Response as StarletteResponse
+from starlette.responses import JSONResponse, Response as StarletteResponse
 from starlette.routing import Route
 
 from roovet_webhooks import Delivery, Event, WebhookReceiver, asgi, django, flask

@@ -1,6 +1,6 @@
 """Directives that draw tables of the package, whenever the pages are built; no picture is kept.
 
-``{life-of-a-delivery}`` draws `roovet_webhooks.life.LIFE`, and ``{states-of-a-delivery}`` the steps of
+``{life-of-a-delivery}`` draws `life.LIFE`, and ``{states-of-a-delivery}`` the steps of
 `roovet_webhooks.inbox.protocol`. What stands inside is the caption.
 """
 
@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, ClassVar
 from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
 
+import life
 from pictures.flow import draw_life
 from pictures.machine import draw_machine
-from roovet_webhooks import life
 from roovet_webhooks.inbox import protocol
 
 if TYPE_CHECKING:

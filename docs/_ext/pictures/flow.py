@@ -11,8 +11,8 @@ from pictures.drawing import LINE, SIZE, Drawing, Point, width_of, wrapped
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from life import Step
     from roovet_webhooks.errors import WebhookError
-    from roovet_webhooks.life import Step
     from roovet_webhooks.messages import WebhookResponse
 
 _MARGIN = 4

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from sqlalchemy.exc import SQLAlchemyError
 
 from roovet_webhooks.errors import InboxError, InboxFull, InboxUnavailable
-from roovet_webhooks.inbox.pending import Pending
+from roovet_webhooks.inbox.future import InboxFuture
 from roovet_webhooks.inbox.sql.store import Conflict, DiskFull, Undo
 from roovet_webhooks.inbox.threads import started
 
@@ -41,14 +41,14 @@ _LOOK = 0.25  # seconds
 _COUNTED: Any = {"preserve_rowcount": True}
 
 
-class Operation(Pending[T]):
+class Operation(InboxFuture[T]):
     """Something to be done in a transaction that others share.
 
     Args:
         apply: Does it, ``(connection, now in milliseconds) -> answer``. It may be called again after a rollback, and
             what it refuses with an `InboxError` it refuses before it has written anything.
         row: What puts operations in one order in every process, so that two batches cannot wait for each other.
-        undo: See `Pending`.
+        undo: See `InboxFuture`.
         bounded: Whether it is refused when too many wait: as new work is, and the end of old work is not.
         known: Looks for an answer that needs no write, ``connection -> answer or None``: asked when the disk is full.
     """
@@ -101,7 +101,7 @@ class RowOperation(Operation[T]):
         bounded: bool = False,
         known: Callable[[Connection], T | None] | None = None,
     ) -> None:
-        Pending.__init__(self)  # pyright: ignore[reportUnknownMemberType] - apply is a method here
+        InboxFuture.__init__(self)  # pyright: ignore[reportUnknownMemberType] - apply is a method here
         self.statement: str = statement
         self.parameters: Callable[[int], Mapping[str, object]] = parameters
         self.changed: T = changed
@@ -241,7 +241,7 @@ class Committer:
                     if (operation := self._queue.get_nowait()) is not None:
                         operation.answer(InboxUnavailable("the inbox was closed while its store did not answer"))
                         waiting.append(operation)
-        Pending.wake(waiting)
+        InboxFuture.wake(waiting)
 
     def _serve(self, serving: _Serving) -> None:
         while batch := self._batch():
@@ -289,7 +289,7 @@ class Committer:
             answers = [self._alone(operation) for operation in batch] if len(batch) > 1 else [error]
         for operation, answer in zip(batch, answers, strict=True):
             operation.answer(_told(answer) if isinstance(answer, SQLAlchemyError) else answer)
-        Pending.wake(batch)
+        InboxFuture.wake(batch)
 
     def _known(self, batch: Sequence[Operation[Any]], full: DiskFull) -> list[Any]:
         """Answer what can be answered without a write: a copy of what is recorded is one on a full disk too."""

@@ -17,14 +17,14 @@ from roovet_webhooks.inbox.backlog import Backlog
 from roovet_webhooks.inbox.changes import milliseconds
 from roovet_webhooks.inbox.codec import Bodies
 from roovet_webhooks.inbox.history import History, check_record_errors
-from roovet_webhooks.inbox.keeper import Keeper, Watch, expiries, tell_of_purged, tell_of_reaped
+from roovet_webhooks.inbox.maintenance import MaintenanceThread, Watch, expiries, log_purged, log_reaped
 from roovet_webhooks.inbox.options import check_numbers, new_owner
 from roovet_webhooks.inbox.records import AttemptOutcome, Health
 from roovet_webhooks.inbox.rows import heartbeats, lost
-from roovet_webhooks.inbox.sql import ledger, statements
-from roovet_webhooks.inbox.sql.census import SQLCensus, all_workers
+from roovet_webhooks.inbox.sql import queries, statements
 from roovet_webhooks.inbox.sql.claims import Claimant
 from roovet_webhooks.inbox.sql.committer import Committer, GrantingOperation, Operation, RowOperation
+from roovet_webhooks.inbox.sql.counts import SQLCensus, all_workers
 from roovet_webhooks.inbox.sql.recording import Recorder
 from roovet_webhooks.inbox.sql.schema import BY_CLAIM, CLAIMED, delivery, versions, worker, write_nothing_new
 from roovet_webhooks.inbox.sql.transactions import check_held, record_success, transaction
@@ -42,8 +42,8 @@ if TYPE_CHECKING:
     from roovet_webhooks.delivery import Delivery
     from roovet_webhooks.inbox.changes import Values
     from roovet_webhooks.inbox.codec import Codec
+    from roovet_webhooks.inbox.future import InboxFuture
     from roovet_webhooks.inbox.history import RecordErrors
-    from roovet_webhooks.inbox.pending import Pending
     from roovet_webhooks.inbox.protocol import Claim, Claimed, OnDead, Ordering, Outcome, Served, Stored
     from roovet_webhooks.inbox.records import Purged, Query, RecordedAttempt, RecordedDelivery, Stats, WorkerRecord
     from roovet_webhooks.retry import RetryPolicy
@@ -130,19 +130,19 @@ class SQLInbox:
         self._watch = Watch(self.lease)
         self._time = TrustedTime()
         self._committer = Committer(self._store, self._max_waiting)
-        self._keeper = Keeper(self, self.lease, self._moment)
+        self._maintenance = MaintenanceThread(self, self.lease, self._moment)
 
     def _moment(self) -> float:
         """Return monotonic seconds."""
         return self._ticks()
 
-    def _submit(self, operation: Operation[T]) -> Pending[T]:
+    def _submit(self, operation: Operation[T]) -> InboxFuture[T]:
         if self._kind is not kind_of_threads():
             self._store.renew_locks()
             self._begin()
         return self._committer.submit(operation)
 
-    def _run(self, apply: Callable[[Connection, int], T]) -> Pending[T]:
+    def _run(self, apply: Callable[[Connection, int], T]) -> InboxFuture[T]:
         return self._submit(Operation(apply))
 
     @property
@@ -159,7 +159,7 @@ class SQLInbox:
         """
         self._now(self._run(write_nothing_new))
 
-    def _now(self, answer: Pending[T]) -> T:
+    def _now(self, answer: InboxFuture[T]) -> T:
         """Wait for an answer in this thread."""
         try:
             return answer.result(self.timeout)
@@ -169,12 +169,12 @@ class SQLInbox:
 
     # Recording
 
-    def store(self, delivery: Delivery, *, claim: bool, handlers: Sequence[str] | None = None) -> Pending[Stored]:
+    def store(self, delivery: Delivery, *, claim: bool, handlers: Sequence[str] | None = None) -> InboxFuture[Stored]:
         """Record a delivery; see `Inbox.store`."""
         if self._backlog.is_time_to_look(delivery.endpoint, workers_needed=not claim):
             self._run(self._look)
         self._time.prove(milliseconds(delivery.received_at), self._moment())
-        hold, let_go = self._keeper.hold, self._let_go
+        hold, let_go = self._maintenance.hold, self._let_go
         return self._submit(
             self._recorder.recording(delivery, claim=claim, handlers=handlers, hold=hold, let_go=let_go)
         )
@@ -189,14 +189,14 @@ class SQLInbox:
         self._policies[endpoint] = retry
 
     @contextmanager
-    def keeping(self, claim: Claim) -> Generator[bool]:
-        """Renew a claim for as long as its handlers run; see `Inbox.keeping`."""
+    def renewing(self, claim: Claim) -> Generator[bool]:
+        """Renew a claim for as long as its handlers run; see `Inbox.renewing`."""
         try:
-            yield self._keeper.keep(claim)
+            yield self._maintenance.keep(claim)
         finally:
-            self._keeper.let_go(claim)
+            self._maintenance.let_go(claim)
 
-    def confirm(self, claim: Claim) -> Pending[None]:
+    def confirm(self, claim: Claim) -> InboxFuture[None]:
         """Renew a claim now; see `Inbox.confirm`."""
         renewing = self._renewing([claim])
 
@@ -204,27 +204,27 @@ class SQLInbox:
             if not renewing(connection, now):
                 raise lost(claim)
 
-        return self._submit(GrantingOperation(confirm, lambda _: self._keeper.hold([claim])))
+        return self._submit(GrantingOperation(confirm, lambda _: self._maintenance.hold([claim])))
 
     def claim(
         self, endpoint: str, *, limit: int, ordering: Ordering = None, on_dead: OnDead = "skip"
-    ) -> Pending[Sequence[Claimed]]:
+    ) -> InboxFuture[Sequence[Claimed]]:
         """Claim what is due and has never crashed; see `DurableInbox.claim`."""
-        return self._granting(self._claiming(endpoint, limit, ordering, on_dead, suspect=False))
+        return self._granting(self._claiming(endpoint, limit, ordering, on_dead, crashed=False))
 
-    def claim_suspect(
+    def claim_isolated(
         self, endpoint: str, *, ordering: Ordering = None, on_dead: OnDead = "skip"
-    ) -> Pending[Sequence[Claimed]]:
-        """Claim one delivery that has crashed before; see `DurableInbox.claim_suspect`."""
-        return self._granting(self._claiming(endpoint, 1, ordering, on_dead, suspect=True))
+    ) -> InboxFuture[Sequence[Claimed]]:
+        """Claim one delivery that has crashed before; see `DurableInbox.claim_isolated`."""
+        return self._granting(self._claiming(endpoint, 1, ordering, on_dead, crashed=True))
 
     def _claiming(
-        self, endpoint: str, limit: int, ordering: Ordering, on_dead: OnDead, *, suspect: bool
+        self, endpoint: str, limit: int, ordering: Ordering, on_dead: OnDead, *, crashed: bool
     ) -> Callable[[Connection, int], Sequence[Claimed]]:
         def claim(connection: Connection, now: int) -> Sequence[Claimed]:
             if ordering is not None:
                 statements.in_turn(connection, self._store, endpoint)
-            due = statements.due(endpoint, now, suspect=suspect)
+            due = statements.due(endpoint, now, crashed=crashed)
             query = statements.candidates(self._store, due, limit=limit, ordering=ordering, on_dead=on_dead)
             return self._claimant.take(connection, query, now)
 
@@ -232,7 +232,7 @@ class SQLInbox:
 
     def claim_number(
         self, number: int, *, ordering: Ordering = None, on_dead: OnDead = "skip"
-    ) -> Pending[Claimed | None]:
+    ) -> InboxFuture[Claimed | None]:
         """Claim one delivery by its number; see `DurableInbox.claim_number`."""
 
         def claim(connection: Connection, now: int) -> Claimed | None:
@@ -248,16 +248,16 @@ class SQLInbox:
         return self._submit(
             GrantingOperation(
                 claim,
-                lambda one: self._keeper.hold([] if one is None else [one.claim]),
+                lambda one: self._maintenance.hold([] if one is None else [one.claim]),
                 lambda one: self._let_go([] if one is None else [one.claim]),
             )
         )
 
-    def _granting(self, claim: Callable[[Connection, int], Sequence[Claimed]]) -> Pending[Sequence[Claimed]]:
+    def _granting(self, claim: Callable[[Connection, int], Sequence[Claimed]]) -> InboxFuture[Sequence[Claimed]]:
         return self._submit(
             GrantingOperation(
                 claim,
-                lambda found: self._keeper.hold([one.claim for one in found]),
+                lambda found: self._maintenance.hold([one.claim for one in found]),
                 lambda found: self._let_go([one.claim for one in found]),
             )
         )
@@ -265,19 +265,19 @@ class SQLInbox:
     def _let_go(self, claims: Sequence[Claim]) -> None:
         """Release claims that were granted when nobody waited for them any more: no attempt has been made."""
         for claim in claims:
-            self._keeper.let_go(claim)
+            self._maintenance.let_go(claim)
             with suppress(InboxError):  # it has been closed, and the reaper will do it
                 self.release(claim, retry_in=0)
 
-    def suspects(self, endpoint: str) -> Pending[int]:
-        """Count due deliveries that have crashed before; see `DurableInbox.suspects`."""
+    def count_crashed(self, endpoint: str) -> InboxFuture[int]:
+        """Count due deliveries that have crashed before; see `DurableInbox.count_crashed`."""
         return self._run(
             lambda connection, now: connection.execute(
-                statements.due(endpoint, now, func.count(), suspect=True)
+                statements.due(endpoint, now, func.count(), crashed=True)
             ).scalar_one()
         )
 
-    def hand_over(  # noqa: PLR0913 - one argument a rule
+    def enqueue(  # noqa: PLR0913 - one argument a rule
         self,
         endpoint: str,
         *,
@@ -286,10 +286,10 @@ class SQLInbox:
         ordering: Ordering = None,
         on_dead: OnDead = "skip",
         with_each: Callable[[Connection, Sequence[int]], None] | None = None,
-    ) -> Pending[Sequence[int]]:
-        """Mark due deliveries as handed to an engine; see `DurableInbox.hand_over`."""
+    ) -> InboxFuture[Sequence[int]]:
+        """Mark due deliveries as handed to an engine; see `DurableInbox.enqueue`."""
 
-        def hand_over(connection: Connection, now: int) -> Sequence[int]:
+        def enqueue(connection: Connection, now: int) -> Sequence[int]:
             lately = _c.handed_at > now - milliseconds(again_after)
             due = statements.due(endpoint, now)
             window = statements.first(due, limit=limit, ordering=ordering, on_dead=on_dead)
@@ -300,11 +300,11 @@ class SQLInbox:
                 with_each(connection, numbers)
             return numbers
 
-        return self._run(hand_over)
+        return self._run(enqueue)
 
     # Settling
 
-    def succeed(self, claim: Claim, handler: str) -> Pending[None]:
+    def succeed(self, claim: Claim, handler: str) -> InboxFuture[None]:
         """Record a handler's success; see `Inbox.succeed`."""
 
         def succeed(connection: Connection, _now: int) -> None:
@@ -313,14 +313,14 @@ class SQLInbox:
 
         return self._run(succeed)
 
-    def complete(self, claim: Claim, outcome: Outcome, *, attempt: RecordedAttempt | None = None) -> Pending[None]:
+    def complete(self, claim: Claim, outcome: Outcome, *, attempt: RecordedAttempt | None = None) -> InboxFuture[None]:
         """End a delivery; see `Inbox.complete`."""
         ended = partial(self._history.settled, claim, attempt, AttemptOutcome(outcome))
         return self._end(claim, lambda now: changes.completed(outcome, now=now), ended)
 
     def fail(
         self, claim: Claim, error: str, *, retry_in: float, attempt: RecordedAttempt | None = None
-    ) -> Pending[None]:
+    ) -> InboxFuture[None]:
         """Give a claim back after a failure; see `Inbox.fail`."""
         error = self._history.error(error, attempt)
         ended = partial(self._history.settled, claim, attempt, AttemptOutcome.FAILED, reason=error)
@@ -328,7 +328,7 @@ class SQLInbox:
 
     def release(
         self, claim: Claim, *, retry_in: float, error: str | None = None, attempt: RecordedAttempt | None = None
-    ) -> Pending[None]:
+    ) -> InboxFuture[None]:
         """Give a claim back; see `Inbox.release`."""
         told = None if error is None else self._history.error(error, attempt)
         ended = partial(self._history.settled, claim, attempt, AttemptOutcome.RELEASED, reason=told)
@@ -336,20 +336,20 @@ class SQLInbox:
 
     def return_unhandled(
         self, claim: Claim, error: str, *, retry_in: float, attempt: RecordedAttempt | None = None
-    ) -> Pending[None]:
+    ) -> InboxFuture[None]:
         """Give a claim back for want of a handler; see `DurableInbox.return_unhandled`."""
         ended = partial(self._history.settled, claim, attempt, AttemptOutcome.UNHANDLED, reason=error)
         return self._end(claim, lambda now: changes.unhandled(claim, error, now=now, retry_in=retry_in), ended)
 
     def bury(
         self, claim: Claim, error: str, outcome: Outcome, *, attempt: RecordedAttempt | None = None
-    ) -> Pending[None]:
+    ) -> InboxFuture[None]:
         """End a delivery as dead; see `Inbox.bury`."""
         error = self._history.error(error, attempt)
         ended = partial(self._history.settled, claim, attempt, AttemptOutcome.FAILED, dead=True, reason=error)
         return self._end(claim, lambda now: changes.buried(claim, error, outcome, now=now), ended)
 
-    def _end(self, claim: Claim, values: Callable[[int], Values], ended: Callable[..., bytes]) -> Pending[None]:
+    def _end(self, claim: Claim, values: Callable[[int], Values], ended: Callable[..., bytes]) -> InboxFuture[None]:
         which = {"its_number": claim.number, "its_fence": claim.fence}
         statement = self._settling((*values(0), "history"))
 
@@ -376,18 +376,18 @@ class SQLInbox:
         """Open a transaction that commits with the record of a success; see `DurableInbox.transaction`."""
         return transaction(self._store, claim, handler)
 
-    def enclosing(self, claim: Claim, handler: str) -> None:
-        """Enclose nothing: a handler asks for its transaction; see `DurableInbox.enclosing`."""
+    def implicit_transaction(self, claim: Claim, handler: str) -> None:
+        """Enclose nothing: a handler asks for its transaction; see `DurableInbox.implicit_transaction`."""
 
     # Keeping
 
-    def watch_over(self) -> None:
+    def start_maintenance(self) -> None:
         """Start the thread that renews, reaps and tidies; the first claim starts it too."""
         self.open()
-        self._keeper.start()
+        self._maintenance.start()
 
     def renew(self, claims: Sequence[Claim]) -> Collection[int]:
-        """Renew claims of this process; see `Kept.renew`."""
+        """Renew claims of this process; see `Maintainable.renew`."""
         return self._now(self._run(self._renewing(claims)))
 
     def _renewing(self, claims: Sequence[Claim]) -> Callable[[Connection, int], Collection[int]]:
@@ -405,12 +405,12 @@ class SQLInbox:
         return renew
 
     def reap_now(self) -> int:
-        """Free overdue claims, in this thread; see `Kept.reap_now`."""
+        """Free overdue claims, in this thread; see `Maintainable.reap_now`."""
         freed = self._now(self.reap())
-        tell_of_reaped(freed)
+        log_reaped(freed)
         return len(freed)
 
-    def reap(self) -> Pending[Sequence[tuple[int, bool]]]:
+    def reap(self) -> InboxFuture[Sequence[tuple[int, bool]]]:
         """Free deliveries whose claims have run out; see `DurableInbox.reap`."""
         names = ("id", "fence", "lease_until", "endpoint", "failures", "crashes", "owner", "history")
         columns = [_c[name] for name in names]
@@ -431,7 +431,7 @@ class SQLInbox:
                 rows,
                 self._policies,
                 history=self._history,
-                held=self._keeper.holding(),
+                held=self._maintenance.holding(),
                 now=now,
                 moment=self._moment(),
             )
@@ -444,22 +444,22 @@ class SQLInbox:
 
         return self._run(reap)
 
-    def beat(self, owner: str, served: Iterable[Served]) -> Pending[None]:
-        """Write a worker's heartbeat; see `DurableInbox.beat`."""
+    def heartbeat(self, owner: str, served: Iterable[Served]) -> InboxFuture[None]:
+        """Write a worker's heartbeat; see `DurableInbox.heartbeat`."""
         wanted = list(served)
         upsert = self._store.insert(worker)
         key = [worker.c.owner, worker.c.endpoint]
         said = {name: upsert.excluded[name] for name in ("seen_at", "handlers", "patterns")}
         upsert = upsert.on_conflict_do_update(index_elements=key, set_=said)
 
-        def beat(connection: Connection, now: int) -> None:
+        def heartbeat(connection: Connection, now: int) -> None:
             if rows := heartbeats(owner, wanted, now):
                 connection.execute(upsert, rows)
             connection.execute(delete(worker).where(worker.c.seen_at < now - milliseconds(DAY)))
 
-        return self._run(beat)
+        return self._run(heartbeat)
 
-    def retire(self, owner: str, endpoints: Iterable[str]) -> Pending[None]:
+    def retire(self, owner: str, endpoints: Iterable[str]) -> InboxFuture[None]:
         """Forget a worker that has stopped; see `DurableInbox.retire`."""
         rows = delete(worker).where(worker.c.owner == owner, worker.c.endpoint.in_(list(endpoints)))
 
@@ -468,7 +468,7 @@ class SQLInbox:
 
         return self._run(retire)
 
-    def workers(self) -> Pending[Sequence[WorkerRecord]]:
+    def workers(self) -> InboxFuture[Sequence[WorkerRecord]]:
         """Return the workers that are alive; see `DurableInbox.workers`."""
         return self._run(all_workers)
 
@@ -477,47 +477,47 @@ class SQLInbox:
     def find(self, query: Query) -> Sequence[RecordedDelivery]:
         """Return recorded deliveries; see `DurableInbox.find`."""
         with self._store.read() as (connection, _):
-            return ledger.find(connection, query)
+            return queries.find(connection, query)
 
     def get(self, number: int) -> RecordedDelivery:
         """Return one recorded delivery; see `DurableInbox.get`."""
         with self._store.read() as (connection, _):
-            return ledger.get(connection, number, self._history)
+            return queries.get(connection, number, self._history)
 
     def number_of(self, delivery_id: str) -> int:
         """Return the number of a delivery by its id; see `DurableInbox.number_of`."""
         with self._store.read() as (connection, _):
-            return ledger.number_of(connection, delivery_id)
+            return queries.number_of(connection, delivery_id)
 
     def body(self, number: int) -> bytes | None:
         """Return a delivery's raw body; see `DurableInbox.body`."""
         with self._store.read() as (connection, _):
-            stored = ledger.body(connection, number)
+            stored = queries.body(connection, number)
         return None if stored is None else self._bodies.decode(*stored)
 
     def stats(self) -> Sequence[Stats]:
         """Count deliveries by endpoint and state; see `DurableInbox.stats`."""
         with self._store.read() as (connection, now):
-            return ledger.stats(connection, now)
+            return queries.stats(connection, now)
 
-    def replay(self, number: int, *, confirmed: bool = False) -> Pending[None]:
+    def replay(self, number: int, *, confirmed: bool = False) -> InboxFuture[None]:
         """Make an ended delivery ready again; see `DurableInbox.replay`."""
         return self._run(
-            lambda connection, now: ledger.replay(connection, self._store, number, now=now, confirmed=confirmed)
+            lambda connection, now: queries.replay(connection, self._store, number, now=now, confirmed=confirmed)
         )
 
-    def purge(self, number: int) -> Pending[None]:
+    def purge(self, number: int) -> InboxFuture[None]:
         """Erase an ended delivery's body; see `DurableInbox.purge`."""
-        return self._run(lambda connection, _now: ledger.purge(connection, self._store, number))
+        return self._run(lambda connection, _now: queries.purge(connection, self._store, number))
 
-    def tidy(self) -> Purged:
-        """Erase what has been kept long enough; see `DurableInbox.tidy`."""
-        received_at, now = self._run(ledger.newest).result()
+    def prune(self) -> Purged:
+        """Erase what has been kept long enough; see `DurableInbox.prune`."""
+        received_at, now = self._run(queries.newest).result()
         if received_at is not None:
             self._time.prove(received_at, self._moment())
         now = self._time.now(now, self._moment())
-        purged = ledger.tidy(self._run, bodies_before=now - self._retain_body, records_before=now - self._remember)
-        tell_of_purged(purged)
+        purged = queries.prune(self._run, bodies_before=now - self._retain_body, records_before=now - self._remember)
+        log_purged(purged)
         return purged
 
     def missing(self) -> str | None:
@@ -538,7 +538,7 @@ class SQLInbox:
 
     def close(self) -> None:
         """Finish what was submitted, stop the threads and close the connections."""
-        self._keeper.close()
+        self._maintenance.close()
         self._committer.close()
         self._store.close()
 

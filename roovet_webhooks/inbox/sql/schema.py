@@ -125,7 +125,7 @@ DONE = is_in(State.DONE)
 OPEN = is_in(State.READY, State.CLAIMED)
 ENDED = is_in(State.DONE, State.DEAD)
 UNFINISHED = is_in(State.READY, State.CLAIMED, State.DEAD)
-SUSPECT = _c.crashes > literal_column("0")
+CRASHED = _c.crashes > literal_column("0")
 HAS_BODY = _c.body.is_not(None)
 UNHANDLED = _c.unhandled_since.is_not(None)
 
@@ -135,7 +135,7 @@ def _partial(name: str, where: ColumnElement[bool], *columns: ColumnElement[obje
 
 
 BY_DUE: Index = _partial("ready", READY, _c.endpoint, _c.available_at, _c.id)
-BY_SUSPICION: Index = _partial("suspect", and_(READY, SUSPECT), _c.endpoint, _c.available_at)
+BY_CRASHED: Index = _partial("suspect", and_(READY, CRASHED), _c.endpoint, _c.available_at)
 BY_CLAIM: Index = _partial("claimed", CLAIMED, _c.endpoint, _c.tenant, _c.resource)
 BY_RESOURCE: Index = _partial("resource", UNFINISHED, _c.endpoint, _c.tenant, _c.resource, _c.ts, _c.id)
 BY_BODY: Index = _partial("body", and_(DONE, HAS_BODY), _c.finished_at)

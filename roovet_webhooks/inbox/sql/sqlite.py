@@ -19,12 +19,12 @@ from sqlalchemy.pool import NullPool
 
 from roovet_webhooks.errors import ConfigurationError, InboxUnavailable
 from roovet_webhooks.inbox import lent
-from roovet_webhooks.inbox.disks import network_file_system
+from roovet_webhooks.inbox.filesystem import network_file_system
 from roovet_webhooks.inbox.limits import SQLITE_SECONDS
-from roovet_webhooks.inbox.locks import Turn, Turns
 from roovet_webhooks.inbox.sql import schema
 from roovet_webhooks.inbox.sql.guard import HandlerConnection
 from roovet_webhooks.inbox.sql.store import WAIT, HandlerTransaction, Transaction, Undo, rendered, translated
+from roovet_webhooks.inbox.write_lock import Turn, WriteLock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -65,7 +65,7 @@ class SQLiteStore:
         self._clock = clock
         self._theirs = engine
         self._url = sqlalchemy.URL.create("sqlite", database=self.path)
-        self._turns = Turns(f"{self.path}.lock", WAIT)
+        self._write_lock = WriteLock(f"{self.path}.lock", WAIT)
         self._turn: Turn | None = None
         self._make_engines()
         self._connection: Connection | None = None
@@ -114,7 +114,7 @@ class SQLiteStore:
     def _in_turn(self) -> Generator[Turn]:
         if self._forked_open:  # pragma: no cover - in a child, which coverage does not see; tests fork
             raise ConfigurationError(_FORKED_OPEN)
-        turn = self._turn = self._turns.take()
+        turn = self._turn = self._write_lock.take()
         try:
             with translated(self._what):
                 yield turn
@@ -205,7 +205,7 @@ class SQLiteStore:
                 yield Transaction(connection.execution_options(roovet_reads=True), self._now())
             finally:
                 # The last connection to close moves the log into the file, which is a write.
-                with self._turns.held():
+                with self._write_lock.held():
                     connection.close()
                     self._others.discard(connection)
 
@@ -242,25 +242,25 @@ class SQLiteStore:
         """Close the connection, and let nobody open one; see `Store.before_fork`."""
         turn = self._turn
         inside = turn is not None and not turn.is_over and turn.thread == threading.get_ident()
-        self._stopped = not inside and self._turns.stop()
+        self._stopped = not inside and self._write_lock.stop()
         if self._stopped and self._connection is not None:
-            with suppress(InboxUnavailable), self._turns.while_stopped():
+            with suppress(InboxUnavailable), self._write_lock.while_stopped():
                 self._disconnect()
 
     def after_fork(self) -> None:
         """Go on in the parent; see `Store.after_fork`."""
         if self._stopped:
-            self._turns.go_on()
+            self._write_lock.go_on()
 
     def forget(self) -> None:  # pragma: no cover - in a child, which coverage does not see; tests fork
         """Begin anew in the child; see `Store.forget`."""
-        self._turns.close()
+        self._write_lock.close()
         if self._connection is not None or self._others:
             self._forked_open = True
             _inherited.extend(filter(None, (self._connection, *self._others)))
         self._connection = None
         self._others = set()
-        self._turns = Turns(f"{self.path}.lock", WAIT)
+        self._write_lock = WriteLock(f"{self.path}.lock", WAIT)
         self._make_engines()
 
     @property
@@ -270,8 +270,8 @@ class SQLiteStore:
 
     def renew_locks(self) -> None:
         """Make locks anew; see `Store.renew_locks`."""
-        self._turns.close()
-        self._turns = Turns(f"{self.path}.lock", WAIT)
+        self._write_lock.close()
+        self._write_lock = WriteLock(f"{self.path}.lock", WAIT)
 
     def __repr__(self) -> str:
         """Show where it is."""
@@ -280,9 +280,9 @@ class SQLiteStore:
     def close(self) -> None:
         """Close the connection; see `Store.close`."""
         if self._connection is not None:  # else even the lock file may not be there, and is not made
-            with self._turns.held():
+            with self._write_lock.held():
                 self._disconnect()
-        self._turns.close()
+        self._write_lock.close()
 
 
 class _Compiler(SQLiteCompiler):

@@ -9,11 +9,11 @@ from sqlalchemy import and_, bindparam, func, literal_column, or_, select, tuple
 from roovet_webhooks.inbox.protocol import Outcome, State
 from roovet_webhooks.inbox.sql.schema import (
     BY_CLAIM,
+    BY_CRASHED,
     BY_DUE,
     BY_RESOURCE,
-    BY_SUSPICION,
+    CRASHED,
     READY,
-    SUSPECT,
     delivery,
     is_in,
 )
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 Q = TypeVar("Q", bound="HasHints")
 
 c: ReadOnlyColumnCollection[str, Column[Any]] = delivery.c
-NOT_SUSPECT = c.crashes == literal_column("0")
+NEVER_CRASHED = c.crashes == literal_column("0")
 
 
 def plain(column: ColumnElement[Any]) -> ColumnElement[Any]:
@@ -81,20 +81,20 @@ def is_identity(values: Values) -> ColumnElement[bool]:
     return and_(*(c[name] == values[name] for name in ("endpoint", "tenant", "key_ts", "key")))
 
 
-def due(endpoint: str, now: int, *columns: ColumnElement[Any], suspect: bool | None = None) -> Select[Any]:
+def due(endpoint: str, now: int, *columns: ColumnElement[Any], crashed: bool | None = None) -> Select[Any]:
     """Return the query for columns of the deliveries of an endpoint that may be claimed now.
 
     Args:
         endpoint: Its name.
         now: Milliseconds.
         columns: The columns; the number when none is given.
-        suspect: Whether only those that have crashed are meant, or only those that have not; ``None`` means both.
+        crashed: Whether only those that have crashed are meant, or only those that have not; ``None`` means both.
     """
     query = select(*(columns or (c.id,))).select_from(delivery)
     query = query.where(READY, c.endpoint == endpoint, c.available_at <= now)
-    if suspect is not None:
-        query = query.where(SUSPECT if suspect else NOT_SUSPECT)
-    return by_index(query, BY_SUSPICION if suspect else BY_DUE)
+    if crashed is not None:
+        query = query.where(CRASHED if crashed else NEVER_CRASHED)
+    return by_index(query, BY_CRASHED if crashed else BY_DUE)
 
 
 def first_of_its_resource(on_dead: OnDead) -> ColumnElement[bool]:

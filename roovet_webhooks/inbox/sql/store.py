@@ -6,8 +6,7 @@ import sqlite3
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
-from sqlalchemy.exc import TimeoutError as TimedOut
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError, TimeoutError as TimedOut
 
 from roovet_webhooks.errors import InboxUnavailable
 from roovet_webhooks.inbox.faults import is_of_a_pooler, meaning_of

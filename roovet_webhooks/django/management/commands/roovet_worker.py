@@ -9,12 +9,12 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import connections
 from django.utils.module_loading import import_string
 
+from roovet_webhooks._validation import number_and_noun
 from roovet_webhooks.django.inbox import DjangoInbox
 from roovet_webhooks.django.receivers import receivers
 from roovet_webhooks.errors import ConfigurationError, InboxError
-from roovet_webhooks.numbers import number_and_noun
-from roovet_webhooks.operations import LOG_LEVELS, let_go, log_to_stderr
-from roovet_webhooks.receiver import WebhookReceiver
+from roovet_webhooks.operations import LOG_LEVELS, close_quietly, log_to_stderr
+from roovet_webhooks.receiving.receiver import WebhookReceiver
 from roovet_webhooks.worker import Worker
 from roovet_webhooks.worker.service import DEFAULT_CONCURRENCY, DEFAULT_GRACE, DEFAULT_POLL
 
@@ -88,7 +88,7 @@ class Command(BaseCommand):
         except ConfigurationError as error:
             raise CommandError(str(error), returncode=2) from None
         for receiver in chosen:
-            let_go(cast("DurableInbox", receiver.inbox))
+            close_quietly(cast("DurableInbox", receiver.inbox))
 
     def _tell(self, worker: Worker) -> None:
         inboxes = {id(receiver.inbox): receiver.inbox for receiver in worker.receivers}

@@ -132,7 +132,7 @@ class Turn:
             self._end()
 
 
-class Turns:
+class WriteLock:
     """Whose turn it is: of the threads of this process by a lock in memory, of the processes by a lock file.
 
     Args:

@@ -15,9 +15,7 @@ from time import time
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar, cast, overload
 
 from roovet_webhooks.errors import ConfigurationError, DuplicateHeader, SignatureMismatch
-from roovet_webhooks.keys import Keyring, Secret, SecretLike, Unpicklable, as_keyring, forget_variables, forgets_secret
-from roovet_webhooks.mac import keyed
-from roovet_webhooks.signature import (
+from roovet_webhooks.signing.header import (
     SIGNATURE_HEADER,
     TIMESTAMP_HEADER,
     SignatureHeader,
@@ -25,6 +23,16 @@ from roovet_webhooks.signature import (
     not_a_header,
     parse_signature,
 )
+from roovet_webhooks.signing.keys import (
+    Keyring,
+    Secret,
+    SecretLike,
+    Unpicklable,
+    as_keyring,
+    forget_variables,
+    forgets_secret,
+)
+from roovet_webhooks.signing.mac import keyed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""The record as operators and the keeper work with it: look, count, replay, purge, renew, free, tidy."""
+"""The record as operators and the maintenance thread work with it: look, count, replay, purge, renew, free, tidy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from roovet_webhooks.django.claims import columns_of
 from roovet_webhooks.django.tables import tables
 from roovet_webhooks.inbox import changes
 from roovet_webhooks.inbox.backlog import HEARTBEAT_IS_OLD
-from roovet_webhooks.inbox.keeper import TIDYINGS
+from roovet_webhooks.inbox.maintenance import TIDYINGS
 from roovet_webhooks.inbox.protocol import State
 from roovet_webhooks.inbox.records import MOST_REASONS, Purged, Stats
 from roovet_webhooks.inbox.rows import Found, not_found, record_of, worker_of
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from roovet_webhooks.django.database import Database
     from roovet_webhooks.django.models import Delivery
     from roovet_webhooks.inbox.changes import Values
-    from roovet_webhooks.inbox.keeper import Expiry
+    from roovet_webhooks.inbox.maintenance import Expiry
     from roovet_webhooks.inbox.protocol import Claim
     from roovet_webhooks.inbox.records import Query, RecordedDelivery, WorkerRecord
 
@@ -128,7 +128,7 @@ def stats(claims: Claims, now: int) -> list[Stats]:
                 endpoint=endpoint,
                 counts=counts[endpoint],
                 oldest_due=None if oldest is None else oldest / 1000,
-                suspects=waiting.filter(crashes__gt=0).count(),
+                count_crashed=waiting.filter(crashes__gt=0).count(),
                 workers=workers(claims.database, endpoint, now),
                 unhandled=unhandled.count(),
                 unhandled_reasons=tuple(reasons[:MOST_REASONS]),
@@ -170,7 +170,7 @@ def _locked(claims: Claims, number: int) -> Found:
 # Workers and limits
 
 
-def beat(database: Database, heartbeats: Iterable[Values], now: int) -> None:
+def heartbeat(database: Database, heartbeats: Iterable[Values], now: int) -> None:
     """Write a worker's heartbeat, and forget workers that have not been heard of for a day."""
     rows = tables().worker.objects.using(database.alias)
     for said in heartbeats:
@@ -191,8 +191,8 @@ def all_workers(database: Database, now: int) -> list[WorkerRecord]:
     return [worker_of(row) for row in rows.order_by("endpoint", "owner")]
 
 
-class Census(NamedTuple):
-    """What is counted for the limits; see `roovet_webhooks.inbox.backlog.Census`."""
+class StoreCounts(NamedTuple):
+    """What is counted for the limits; see `roovet_webhooks.inbox.backlog.StoreCounts`."""
 
     claims: Claims
     now: int
@@ -218,7 +218,7 @@ def schema(database: Database) -> str:
     return max(applied, default="none")
 
 
-# The keeper's work
+# Maintenance
 
 
 def renew(claims: Claims, held: Sequence[Claim], now: int) -> Collection[int]:
@@ -259,7 +259,7 @@ def newest(claims: Claims, now: int) -> tuple[int | None, int]:
     return claims.rows().order_by("-id").values_list("received_at", flat=True).first(), now
 
 
-def tidy(
+def prune(
     claims: Claims, run: Callable[[Callable[[int], int]], int], *, bodies_before: int, records_before: int
 ) -> Purged:
     """Erase what has been kept long enough, in small transactions that hold nobody up, and not in too many of them.

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.hmac import HMAC
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from roovet_webhooks.keys import Secret
+    from roovet_webhooks.signing.keys import Secret
 
 # The algorithms whose digests have another length than SHA-256's, by that length in bytes.
 OTHERS: Mapping[int, tuple[str, type[HashAlgorithm]]] = {

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, TypeAlias, cast
 
 from roovet_webhooks.delivery import DEFAULT_TENANT
 from roovet_webhooks.errors import ConfigurationError, TenantLookupFailed, UnknownTenant
-from roovet_webhooks.keys import SecretLike, Tenant, forgets_secret
-from roovet_webhooks.signing import Verifier
+from roovet_webhooks.signing.keys import SecretLike, Tenant, forgets_secret
+from roovet_webhooks.signing.verifier import Verifier
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from roovet_webhooks.bridge import Bridge
     from roovet_webhooks.messages import WebhookRequest
+    from roovet_webhooks.receiving.bridge import Bridge
 
 Resolver: TypeAlias = "Callable[[WebhookRequest], Tenant | Awaitable[Tenant | None] | None]"
 """Says whose secrets count for a request; ``None`` where nobody's do."""

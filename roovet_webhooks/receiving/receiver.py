@@ -13,10 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 from weakref import WeakSet
 
 from roovet_webhooks import telemetry
-from roovet_webhooks.admission import admit
-from roovet_webhooks.bridge import EXITS, AsyncBridge, Bridge, SyncBridge, run
+from roovet_webhooks._validation import is_count, is_number
 from roovet_webhooks.delivery import Dedupe, Delivery, make_delivery
-from roovet_webhooks.dispatch import Attempt, begin_with_users_code, call_hooks, context
 from roovet_webhooks.errors import (
     ConfigurationError,
     DeliveryInFlight,
@@ -29,12 +27,10 @@ from roovet_webhooks.errors import (
     WebhookError,
 )
 from roovet_webhooks.events import parse_envelope
+from roovet_webhooks.inbox.factory import InboxLike, inbox_of
 from roovet_webhooks.inbox.memory import MemoryInbox
-from roovet_webhooks.inbox.opening import InboxLike, inbox_of
 from roovet_webhooks.inbox.protocol import Claimed, DurableInbox, Inbox, OnDead, Ordering, Outcome, Served, Verdict
 from roovet_webhooks.inbox.serving import listed, same
-from roovet_webhooks.intake import Intake
-from roovet_webhooks.keys import SecretLike, forget_variables, forgets_secret, warn_caller
 from roovet_webhooks.messages import (
     DROPPED,
     DUPLICATE,
@@ -45,20 +41,24 @@ from roovet_webhooks.messages import (
     WebhookResponse,
     error_response,
 )
-from roovet_webhooks.numbers import is_count, is_number
-from roovet_webhooks.refusal import Diagnostics
+from roovet_webhooks.receiving.attempt import Attempt, begin_with_users_code, call_hooks, context
+from roovet_webhooks.receiving.body import Intake
+from roovet_webhooks.receiving.bridge import EXITS, AsyncBridge, Bridge, SyncBridge, run
+from roovet_webhooks.receiving.refusal import Diagnostics
+from roovet_webhooks.receiving.request_checks import admit
+from roovet_webhooks.receiving.tenants import Resolver, Tenants
+from roovet_webhooks.receiving.unhandled import UnhandledLog
 from roovet_webhooks.retry import RetryPolicy
 from roovet_webhooks.routing import Plan, Router
-from roovet_webhooks.signature import check_timestamp, parse_signature
-from roovet_webhooks.signing import DEFAULT_TOLERANCE, checked_tolerance
-from roovet_webhooks.tenants import Resolver, Tenants
-from roovet_webhooks.unhandled import UnhandledLog
+from roovet_webhooks.signing.header import check_timestamp, parse_signature
+from roovet_webhooks.signing.keys import SecretLike, forget_variables, forgets_secret, warn_caller
+from roovet_webhooks.signing.verifier import DEFAULT_TOLERANCE, checked_tolerance
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
-    from roovet_webhooks.dispatch import Observer
     from roovet_webhooks.inbox.engine import Engine
+    from roovet_webhooks.receiving.attempt import Observer
 
 DEFAULT_MAX_BODY_BYTES = 1_048_576
 DEFAULT_BODY_TIMEOUT = 10.0
@@ -218,7 +218,7 @@ class WebhookReceiver(Router):
             faults.append(f"retry must be a RetryPolicy, not {self.retry!r}")
         if self.engine is not None and self._acknowledge != "stored":
             faults.append("engine= runs what is stored, and so needs a durable inbox and acknowledge='stored'")
-        if self.engine is not None and not hasattr(self.engine, "hand_over"):
+        if self.engine is not None and not hasattr(self.engine, "enqueue"):
             faults.append(f"engine must be one, such as CeleryEngine(app), not {type(self.engine).__name__}")
         return faults + self._faults_of_ordering()
 
@@ -269,7 +269,7 @@ class WebhookReceiver(Router):
         self._refuse_twin()
         self.require_secret()
         if names := self._tenants.examples():
-            telemetry.tell("receiver.example_secret", secret=", ".join(names), endpoint=self.endpoint)
+            telemetry.log_event("receiver.example_secret", secret=", ".join(names), endpoint=self.endpoint)
         if connect:
             self._open_inbox()
 
@@ -336,7 +336,7 @@ class WebhookReceiver(Router):
             except InboxError as error:
                 # Once an outage: a server and a worker look several times while they start.
                 if self._inbox_fault != str(error):
-                    telemetry.tell("inbox.unavailable", code=error.code, reason=str(error), endpoint=self.endpoint)
+                    telemetry.log_event("inbox.unavailable", code=error.code, reason=str(error), endpoint=self.endpoint)
                 self._inbox_fault = str(error)
             else:
                 self._inbox_fault = None
@@ -396,7 +396,7 @@ class WebhookReceiver(Router):
         return await self._open_or_tell(_checked(request), bridge or AsyncBridge())
 
     async def _receive(self, request: WebhookRequest, bridge: Bridge) -> WebhookResponse:
-        with telemetry.receipt(self.endpoint) as receipt:
+        with telemetry.open_receipt(self.endpoint) as receipt:
             try:
                 self._ready()
                 delivery = await self._open(request, bridge)
@@ -412,7 +412,7 @@ class WebhookReceiver(Router):
                 return error_response(error)
             except Exception as error:  # noqa: BLE001 - a fault of ours must not show a stranger a debug page
                 forget_variables(error)
-                telemetry.tell("receiver.error", error, endpoint=self.endpoint)
+                telemetry.log_event("receiver.error", error, endpoint=self.endpoint)
                 fault = WebhookError()
                 receipt.refused(fault)
                 return error_response(fault)
@@ -425,7 +425,7 @@ class WebhookReceiver(Router):
         return response
 
     async def _open_or_tell(self, request: WebhookRequest, bridge: Bridge) -> Delivery:
-        with telemetry.receipt(self.endpoint) as receipt:
+        with telemetry.open_receipt(self.endpoint) as receipt:
             try:
                 delivery = await self._open(request, bridge)
             except WebhookError as error:
@@ -484,7 +484,7 @@ class WebhookReceiver(Router):
     def _told(self, verdict: Verdict, delivery: Delivery, receipt: telemetry.Receipt) -> WebhookResponse:
         """Tell what became of a delivery whose handlers do not run now, and return the answer."""
         event = _TOLD_STORED[verdict]
-        if verdict is Verdict.NEW and not (receipt.traces or telemetry.is_heard(event)):
+        if verdict is Verdict.NEW and not (receipt.traces or telemetry.is_enabled(event)):
             # The record says that it was stored, and the worker tells how it ends: few listen to this.
             return STORED
         error = None
@@ -577,11 +577,11 @@ class WebhookReceiver(Router):
             "path": request.path[:200],
         }
         if error.status < 500:  # noqa: PLR2004 - a client error
-            telemetry.tell("delivery.rejected", **told)
+            telemetry.log_event("delivery.rejected", **told)
         else:
             if error.__cause__ is not None:
                 begin_with_users_code(error.__cause__)
-            telemetry.tell("receiver.not_ready", error.__cause__, **told)
+            telemetry.log_event("receiver.not_ready", error.__cause__, **told)
         hooks = self.rejected_hooks() if self._plan is None else self._plan.rejected_hooks
         await call_hooks(hooks, bridge, error, request)
         for observer in self._observers:

@@ -17,7 +17,7 @@ MOST_AHEAD = 256
 _MEASURED = 0.05
 
 
-class Pace:
+class Throughput:
     """Measures how many deliveries end in a second. Pure: told what ends and what time it is.
 
     Args:
@@ -42,7 +42,7 @@ class Pace:
         return min(MOST_AHEAD, int(self._rate * SOON))
 
 
-class Floor:
+class Capacity:
     """Where the deliveries of a worker are while it holds them.
 
     Beside those whose handlers run it holds as many as will be begun in a moment: their claims and settlements
@@ -61,7 +61,7 @@ class Floor:
         self._concurrency = concurrency
         self._takers = takers
         self._clock = clock
-        self._pace = Pace(clock())
+        self._throughput = Throughput(clock())
         self._held = 0
         self.released: int = 0
         self._closed = False
@@ -82,7 +82,7 @@ class Floor:
     async def take(self) -> int:
         """Wait for room, hold it, and return how much it is: 0 when the worker ends."""
         while not self.ended:
-            room = 0 if self._closed else self._concurrency + self._pace.ahead(self._clock()) - self._held
+            room = 0 if self._closed else self._concurrency + self._throughput.ahead(self._clock()) - self._held
             if room > 0:
                 share = max(1, room // self._takers)
                 self._held += share
@@ -93,7 +93,7 @@ class Floor:
     def give(self, room: int, *, ended: int = 0) -> None:
         """Give back room, some of which held deliveries that have ended."""
         self._held -= room
-        self._pace.ended(ended)
+        self._throughput.ended(ended)
         self._changed.set()
 
     @asynccontextmanager

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _COMMANDS = {
     "inbox": "roovet_webhooks.cli.inbox:inbox",
-    "worker": "roovet_webhooks.cli.flask_worker:worker",
+    "worker": "roovet_webhooks.flask.worker:worker",
 }
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from roovet_webhooks.errors import WebhookError
-    from roovet_webhooks.telemetry.otel import Process
+    from roovet_webhooks.telemetry.spans import Process
 
 
 class Receipt:
@@ -68,7 +68,7 @@ class Receipt:
         fields: dict[str, object] = {} if duration is None else {"duration": round(duration, 6)}
         if error is not None:
             fields.update(code=error.code, reason=str(error))
-        log.tell(event, **fields, **about)
+        log.log_event(event, **fields, **about)
 
     def opened(self, about: Mapping[str, object], skew: float) -> None:
         """Take note that a verified delivery is in the hand of the application's own view; as `ended`."""
@@ -80,7 +80,7 @@ class Receipt:
 UNTRACED = Receipt()
 
 
-def receipt(endpoint: str) -> Receipt:
+def open_receipt(endpoint: str) -> Receipt:
     """Return the receipt of a request.
 
     Args:
@@ -162,11 +162,11 @@ def _otel() -> Any:  # noqa: ANN401 - a module that type checkers know and the a
     receive a span, so there is nothing to tell and nothing to pay for.
     """
     try:
-        from roovet_webhooks.telemetry import otel  # noqa: PLC0415 - only where the application has it
+        from roovet_webhooks.telemetry import spans as otel  # noqa: PLC0415 - only where the application has it
     except ImportError:
         # Some other part of OpenTelemetry is installed, without its API.
         return None
     except Exception as error:  # noqa: BLE001 - an API older than the extra asks for must not stop a delivery
-        log.tell("otel.failed", error)
+        log.log_event("otel.failed", error)
         return None
     return otel

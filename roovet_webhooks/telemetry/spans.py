@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, ParamSpec, Self, cast
 
 from opentelemetry import context, metrics, trace
 
-from roovet_webhooks import __version__
+from roovet_webhooks._version import __version__
 from roovet_webhooks.errors import WebhookError
 from roovet_webhooks.telemetry import log
-from roovet_webhooks.telemetry.tables import (
+from roovet_webhooks.telemetry.catalog import (
     ABOUT,
     ATTRIBUTES,
     BUCKETS,
@@ -37,7 +37,7 @@ from roovet_webhooks.telemetry.tables import (
     SPANS,
     SYSTEM,
 )
-from roovet_webhooks.telemetry.watch import Receipt
+from roovet_webhooks.telemetry.receipt import Receipt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -97,7 +97,7 @@ def harmless(function: Callable[P, None]) -> Callable[P, None]:
         try:
             function(*args, **kwargs)
         except Exception as error:  # noqa: BLE001 - an exporter must not change what becomes of a delivery
-            log.tell("otel.failed", error)
+            log.log_event("otel.failed", error)
 
     return guarded
 

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 from roovet_webhooks import telemetry
 from roovet_webhooks.errors import SignatureMismatch
-from roovet_webhooks.keys import forget_variables
+from roovet_webhooks.signing.keys import forget_variables
 
 if TYPE_CHECKING:
-    from roovet_webhooks.bridge import Bridge
     from roovet_webhooks.diagnosis import Diagnosis
     from roovet_webhooks.errors import WebhookError
-    from roovet_webhooks.keys import Keyring
     from roovet_webhooks.messages import WebhookRequest
+    from roovet_webhooks.receiving.bridge import Bridge
+    from roovet_webhooks.signing.keys import Keyring
 
 
 class Diagnostics(NamedTuple):
@@ -61,5 +61,5 @@ class Diagnostics(NamedTuple):
             )
         except Exception as fault:  # noqa: BLE001 - no explanation may change an answer
             forget_variables(fault)
-            telemetry.tell("receiver.error", fault, endpoint=self.endpoint)
+            telemetry.log_event("receiver.error", fault, endpoint=self.endpoint)
             return None

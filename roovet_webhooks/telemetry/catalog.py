@@ -126,7 +126,7 @@ EVENTS: Mapping[str, LogEvent] = {
         ("ahead",),
         verified=False,
     ),
-    "inbox.keeper_failed": LogEvent(
+    "inbox.maintenance_failed": LogEvent(
         "error",
         "claims could not be renewed, or nothing could be tidied, for now; told once an outage",
         ("code", "reason"),

@@ -14,7 +14,7 @@ _FIRST_WAIT = 0.25
 _LONGEST_WAIT = 15.0
 
 
-class Outage:
+class OutageBackoff:
     """Keeps the account of what cannot be reached.
 
     Args:
@@ -34,7 +34,7 @@ class Outage:
         """Note a failure, and return how many seconds to wait before the next try."""
         if self._since is None:
             self._since = self._clock()
-            telemetry.tell(f"worker.{self._what}_down", reason=reason, endpoint=self._endpoint)
+            telemetry.log_event(f"worker.{self._what}_down", reason=reason, endpoint=self._endpoint)
         wait, self._wait = self._wait, min(2 * self._wait, _LONGEST_WAIT)
         return wait
 
@@ -42,5 +42,5 @@ class Outage:
         """Note a success."""
         if self._since is not None:
             lasted = round(self._clock() - self._since, 1)
-            telemetry.tell(f"worker.{self._what}_back", seconds=lasted, endpoint=self._endpoint)
+            telemetry.log_event(f"worker.{self._what}_back", seconds=lasted, endpoint=self._endpoint)
             self._since, self._wait = None, _FIRST_WAIT

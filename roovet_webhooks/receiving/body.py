@@ -8,7 +8,7 @@ from roovet_webhooks.errors import BodyAlreadyRead, IncompleteBody, PayloadTooLa
 
 if TYPE_CHECKING:
     from roovet_webhooks.messages import WebhookRequest
-    from roovet_webhooks.signing import Verification
+    from roovet_webhooks.signing.verifier import Verification
 
 
 class Intake:

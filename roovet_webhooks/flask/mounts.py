@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from roovet_webhooks.errors import BodyAlreadyRead, ConfigurationError, MissingExtraError, WebhookError
 from roovet_webhooks.messages import error_response
-from roovet_webhooks.misuse import check_receiver
-from roovet_webhooks.wsgi import read_input, request_of, response_headers
+from roovet_webhooks.receiving.misuse import check_receiver
+from roovet_webhooks.receiving.wsgi import read_input, request_of, response_headers
 
 try:
     from flask import Blueprint, Request, Response, current_app, request
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from roovet_webhooks.delivery import Delivery
     from roovet_webhooks.messages import WebhookRequest, WebhookResponse
-    from roovet_webhooks.receiver import WebhookReceiver
+    from roovet_webhooks.receiving.receiver import WebhookReceiver
 
 P = ParamSpec("P")
 R = TypeVar("R")

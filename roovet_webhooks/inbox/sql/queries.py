@@ -8,22 +8,22 @@ from sqlalchemy import and_, delete, func, select, update
 
 from roovet_webhooks.delivery import Identity, id_of
 from roovet_webhooks.inbox import changes
-from roovet_webhooks.inbox.keeper import TIDYINGS
+from roovet_webhooks.inbox.maintenance import TIDYINGS
 from roovet_webhooks.inbox.protocol import State
 from roovet_webhooks.inbox.records import MOST_REASONS, Purged, Stats
 from roovet_webhooks.inbox.rows import Found, not_found, record_of
-from roovet_webhooks.inbox.sql.census import workers
+from roovet_webhooks.inbox.sql.counts import workers
 from roovet_webhooks.inbox.sql.schema import (
     BY_BODY,
+    BY_CRASHED,
     BY_DUE,
     BY_END,
     BY_HANDLER,
-    BY_SUSPICION,
+    CRASHED,
     DONE,
     ENDED,
     HAS_BODY,
     READY,
-    SUSPECT,
     UNHANDLED,
     delivery,
     handled,
@@ -36,13 +36,13 @@ if TYPE_CHECKING:
 
     from sqlalchemy import ColumnElement, Connection
 
+    from roovet_webhooks.inbox.future import InboxFuture
     from roovet_webhooks.inbox.history import History
-    from roovet_webhooks.inbox.pending import Pending
     from roovet_webhooks.inbox.records import Query, RecordedAttempt, RecordedDelivery
     from roovet_webhooks.inbox.sql.store import Store
 
     Work = Callable[[Connection, int], int]
-    Run = Callable[[Work], Pending[int]]
+    Run = Callable[[Work], InboxFuture[int]]
 
 _c = delivery.c
 _PURGED = _c.body.is_(None).label("purged")
@@ -131,14 +131,14 @@ def stats(connection: Connection, now: int) -> list[Stats]:
     for endpoint in sorted(counts):
         ready = by_index(select(func.min(_c.available_at)).where(READY, _c.endpoint == endpoint), BY_DUE)
         oldest = connection.execute(ready).scalar()
-        crashed = select(func.count()).select_from(delivery).where(READY, SUSPECT, _c.endpoint == endpoint)
+        crashed = select(func.count()).select_from(delivery).where(READY, CRASHED, _c.endpoint == endpoint)
         unhandled, reasons = _unhandled(connection, endpoint)
         found.append(
             Stats(
                 endpoint=endpoint,
                 counts=counts[endpoint],
                 oldest_due=None if oldest is None else oldest / 1000,
-                suspects=connection.execute(by_index(crashed, BY_SUSPICION)).scalar_one(),
+                count_crashed=connection.execute(by_index(crashed, BY_CRASHED)).scalar_one(),
                 workers=workers(connection, endpoint, now),
                 unhandled=unhandled,
                 unhandled_reasons=reasons,
@@ -183,7 +183,7 @@ def newest(connection: Connection, now: int) -> tuple[int | None, int]:
     return connection.execute(select(_c.received_at).order_by(_c.id.desc()).limit(1)).scalar(), now
 
 
-def tidy(run: Run, *, bodies_before: int, records_before: int) -> Purged:
+def prune(run: Run, *, bodies_before: int, records_before: int) -> Purged:
     """Erase what has been kept long enough, in small transactions that hold nobody up, and not in too many of them.
 
     Args:
@@ -209,7 +209,7 @@ def tidy(run: Run, *, bodies_before: int, records_before: int) -> Purged:
 
 
 def _repeated(
-    run: Callable[[Callable[[Connection, int], int]], Pending[int]], work: Callable[[Connection, int], int]
+    run: Callable[[Callable[[Connection, int], int]], InboxFuture[int]], work: Callable[[Connection, int], int]
 ) -> int:
     total = 0
     for _ in range(TIDYINGS):

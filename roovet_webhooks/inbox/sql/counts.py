@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class SQLCensus(NamedTuple):
-    """Counts in an open transaction; see `Census`."""
+    """Counts in an open transaction; see `StoreCounts`."""
 
     store: Store
     connection: Connection

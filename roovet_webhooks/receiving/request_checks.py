@@ -15,7 +15,7 @@ from roovet_webhooks.errors import (
     PayloadTooLarge,
     UnsupportedMediaType,
 )
-from roovet_webhooks.signature import SIGNATURE_HEADER, TIMESTAMP_HEADER
+from roovet_webhooks.signing.header import SIGNATURE_HEADER, TIMESTAMP_HEADER
 
 if TYPE_CHECKING:
     from roovet_webhooks.messages import WebhookRequest

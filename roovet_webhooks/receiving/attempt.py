@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Protocol, cast
 import msgspec
 
 from roovet_webhooks import telemetry
-from roovet_webhooks.bridge import EXITS, NotAnExceptionError, is_async
 from roovet_webhooks.errors import (
     CommittedByHandler,
     DropDelivery,
@@ -21,28 +20,29 @@ from roovet_webhooks.errors import (
     InboxError,
     RetryLater,
 )
+from roovet_webhooks.inbox.handler_transaction import HandlerScope
 from roovet_webhooks.inbox.history import summary
 from roovet_webhooks.inbox.protocol import Outcome
 from roovet_webhooks.inbox.records import AttemptOutcome, RecordedAttempt, RecordedRun
-from roovet_webhooks.inbox.scope import HandlerScope
+from roovet_webhooks.receiving.bridge import EXITS, NotAnExceptionError, is_async
+from roovet_webhooks.receiving.unhandled import coverage
 from roovet_webhooks.tracebacks import message_of, short_traceback, shortened
-from roovet_webhooks.unhandled import coverage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
 
-    from roovet_webhooks.bridge import Bridge
     from roovet_webhooks.delivery import Delivery
     from roovet_webhooks.errors import WebhookError
     from roovet_webhooks.inbox.protocol import Claimed, DurableInbox, Inbox
     from roovet_webhooks.inbox.records import RunOutcome
     from roovet_webhooks.messages import WebhookRequest, WebhookResponse
+    from roovet_webhooks.receiving.bridge import Bridge
+    from roovet_webhooks.receiving.unhandled import Coverage, UnhandledLog
     from roovet_webhooks.retry import RetryPolicy
     from roovet_webhooks.routing import Handler, Plan
-    from roovet_webhooks.unhandled import Coverage, UnhandledLog
 
-_OURS = f"{__package__}."
+_OURS = "roovet_webhooks."
 # What a call goes through on its way into a thread or onto a loop.
 _CARRIERS = (_OURS, "anyio.", "asgiref.", "asyncio.", "concurrent.")
 
@@ -146,7 +146,7 @@ class Attempt:
         inbox, claim, wait = self._inbox, self._claim, self._bridge.wait
         event = self._delivery.event.event
         found = coverage(claim, self._plan.match(event))
-        with inbox.keeping(claim) as is_sure:
+        with inbox.renewing(claim) as is_sure:
             try:
                 if not is_sure:
                     # It has waited for its turn so long that another process may have it by now.
@@ -208,7 +208,7 @@ class Attempt:
                     with nullcontext() if scope is None else scope.lifetime():
                         await self._bridge.call(self._callable(handler, scope), *arguments)
             except EXITS as error:
-                telemetry.tell("handler.failed", error, **run.told)
+                telemetry.log_event("handler.failed", error, **run.told)
                 raise
             except Exception as error:  # noqa: BLE001 - whatever a handler raises is its failure
                 await self._take(error, handler, run.told, committed=scope is not None and scope.committed)
@@ -231,26 +231,26 @@ class Attempt:
     async def _take(self, error: Exception, handler: Handler, told: Mapping[str, object], *, committed: bool) -> None:
         """Note what a handler raised, and tell it."""
         if isinstance(error, DropDelivery) and not committed:
-            telemetry.tell("handler.dropped", reason=str(error), **told)
+            telemetry.log_event("handler.dropped", reason=str(error), **told)
             self._end_run("dropped", error)
             self._dropped = True
             return
         if isinstance(error, RetryLater) and not committed:
-            telemetry.tell("handler.retry_later", reason=str(error), **told)
+            telemetry.log_event("handler.retry_later", reason=str(error), **told)
             self._end_run("retry_later", error)
             self._later = _longer(self._later, error)
             return
         begin_with_users_code(error)
         if committed:
             # Its effects are there and its success is recorded: there is nothing that a retry could do.
-            telemetry.tell("handler.failed_after_commit", error, **told)
+            telemetry.log_event("handler.failed_after_commit", error, **told)
             self._end_run("handled", error)
         else:
             self._end_run("failed", error)
             if isinstance(error, EventValidationError):
                 self._undecodable.append(handler.name)
             self._is_final = self._is_final or isinstance(error, CommittedByHandler)
-            telemetry.tell("handler.failed", error, **told)
+            telemetry.log_event("handler.failed", error, **told)
         await call_hooks(self._plan.error_hooks, self._bridge, error, self._delivery)
 
     def _end_run(self, outcome: RunOutcome, error: BaseException | None = None) -> None:
@@ -383,7 +383,7 @@ async def call_hooks(hooks: Sequence[Callable[..., object]], bridge: Bridge, *ar
             await bridge.call(hook, *arguments)
         except Exception as error:  # noqa: BLE001 - a hook must not change what becomes of a delivery
             begin_with_users_code(error)
-            telemetry.tell("hook.failed", error, hook=getattr(hook, "__qualname__", repr(hook)))
+            telemetry.log_event("hook.failed", error, hook=getattr(hook, "__qualname__", repr(hook)))
 
 
 def context(delivery: Delivery) -> dict[str, object]:

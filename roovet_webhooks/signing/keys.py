@@ -29,7 +29,7 @@ MINIMUM_SECRET_BYTES = 16
 RECOMMENDED_SECRET_BYTES = 24
 API_KEY_PREFIX = "rvpk_"
 
-_OURS = f"{__package__}."
+_OURS = "roovet_webhooks."
 
 # What templates, shells and deployments leave where they do not know a name.
 _PLACEHOLDER = re.compile(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 
 from roovet_webhooks.errors import ConfigurationError
-from roovet_webhooks.receiver import WebhookReceiver
+from roovet_webhooks.receiving.receiver import WebhookReceiver
 from roovet_webhooks.routing import Router
 
 

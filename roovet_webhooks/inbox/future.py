@@ -19,7 +19,7 @@ T = TypeVar("T")
 _NOTHING: Any = object()
 
 
-class Pending(Generic[T]):
+class InboxFuture(Generic[T]):
     """The answer to an operation that another thread carries out.
 
     Args:
@@ -105,7 +105,7 @@ class Pending(Generic[T]):
         return self._value
 
     @staticmethod
-    def wake(pendings: Iterable[Pending[Any]]) -> None:
+    def wake(pendings: Iterable[InboxFuture[Any]]) -> None:
         """Wake whoever waits for answers that have just been given; what nobody waits for is given back."""
         loops: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = {}
         for pending in pendings:

@@ -16,8 +16,7 @@ from roovet_webhooks.inbox import changes
 from roovet_webhooks.inbox.threads import started
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-    from collections.abc import Set as AbstractSet
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set as AbstractSet
 
     from roovet_webhooks.inbox.changes import Values
     from roovet_webhooks.inbox.history import History
@@ -120,20 +119,20 @@ def expiries(  # noqa: PLR0913 - what decides, and what time it is
         yield Expiry(lease, values, wait is None)
 
 
-def tell_of_reaped(freed: Iterable[tuple[int, bool]]) -> None:
+def log_reaped(freed: Iterable[tuple[int, bool]]) -> None:
     """Tell which claims have run out, and which deliveries are dead of it."""
     for number, dead in freed:
-        telemetry.tell("inbox.poisoned" if dead else "inbox.lease_expired", number=number)
+        telemetry.log_event("inbox.poisoned" if dead else "inbox.lease_expired", number=number)
 
 
-def tell_of_purged(purged: Purged) -> None:
+def log_purged(purged: Purged) -> None:
     """Log what a tidying has erased."""
     if purged.bodies or purged.tombstones:
-        telemetry.tell("inbox.pruned", bodies=purged.bodies, records=purged.tombstones)
+        telemetry.log_event("inbox.pruned", bodies=purged.bodies, records=purged.tombstones)
 
 
-class Kept(Protocol):
-    """What a keeper asks of its inbox. Each may raise `InboxError`."""
+class Maintainable(Protocol):
+    """What a maintenance thread asks of its inbox. Each may raise `InboxError`."""
 
     def renew(self, claims: Sequence[Claim]) -> Collection[int]:
         """Renew claims and return the numbers of those that are still held."""
@@ -143,7 +142,7 @@ class Kept(Protocol):
         """Free overdue claims."""
         ...
 
-    def tidy(self) -> object:
+    def prune(self) -> object:
         """Erase what has been kept long enough."""
         ...
 
@@ -160,7 +159,7 @@ class _Held(NamedTuple):
     since: float | None
 
 
-class Keeper:
+class MaintenanceThread:
     """Renews, reaps and tidies, from a daemon thread that starts with the first claim or worker.
 
     A claim is renewed from the moment it is granted, not from the moment its handlers start: an event loop that a
@@ -172,7 +171,7 @@ class Keeper:
         clock: Monotonic seconds.
     """
 
-    def __init__(self, kept: Kept, lease: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, kept: Maintainable, lease: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._kept = kept
         self._lease = lease
         self._clock = clock
@@ -230,7 +229,7 @@ class Keeper:
         """
         with self._lock:
             if self._thread is None:
-                thread = threading.Thread(target=self._serve, name="roovet-webhooks-keeper", daemon=True)
+                thread = threading.Thread(target=self._serve, name="roovet-webhooks-maintenance", daemon=True)
                 self._thread = started(thread)
 
     def close(self) -> None:
@@ -247,7 +246,7 @@ class Keeper:
             self._try("reap", self._kept.reap_now)
             if self._clock() >= tidy_at:
                 tidy_at = self._clock() + TIDY_EVERY
-                self._try("tidy", self._kept.tidy)
+                self._try("prune", self._kept.prune)
 
     def _try(self, name: str, work: Callable[[], object]) -> None:
         try:
@@ -257,9 +256,9 @@ class Keeper:
             # Once an outage, however long it lasts.
             if self._told.get(name) != str(error):
                 self._told[name] = str(error)
-                telemetry.tell("inbox.keeper_failed", code=error.code, reason=str(error))
+                telemetry.log_event("inbox.maintenance_failed", code=error.code, reason=str(error))
         except Exception as error:  # noqa: BLE001 - the thread must outlive whatever goes wrong once
-            telemetry.tell("inbox.keeper_failed", error)
+            telemetry.log_event("inbox.maintenance_failed", error)
 
     def renew(self) -> None:
         """Renew what is held, and forget what is lost: who runs it will learn so from the fence."""

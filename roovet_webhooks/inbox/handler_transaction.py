@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from contextlib import AbstractContextManager
 
-    from roovet_webhooks.inbox.protocol import Claim, DurableInbox, Enclosing
+    from roovet_webhooks.inbox.protocol import Claim, DurableInbox, ImplicitTransaction
 
 T = TypeVar("T")
 
@@ -53,9 +53,8 @@ class HandlerScope:
     """
 
     __slots__ = (
-        *("_block", "_claim", "_enclosing", "_ended", "_handler", "_inbox", "_left", "_open", "_thread", "_threads"),
-        "_used",
-        "committed",
+        *("_block", "_claim", "_ended", "_handler", "_implicit_transaction", "_inbox", "_left", "_open", "_thread"),
+        *("_threads", "_used", "committed"),
     )
 
     def __init__(self, inbox: DurableInbox, claim: Claim, handler: str, threads: InThread) -> None:
@@ -63,7 +62,7 @@ class HandlerScope:
         self._claim = claim
         self._handler = handler
         self._threads = threads
-        self._enclosing: Enclosing | None = None
+        self._implicit_transaction: ImplicitTransaction | None = None
         self._block = ExitStack()
         self._thread: int | None = None  # in which the block was opened
         self._open = False
@@ -97,7 +96,7 @@ class HandlerScope:
 
     def around(self, function: Callable[..., object]) -> Callable[..., object]:
         """Return what a sync handler is called by: in its transaction, where the inbox opens one unasked."""
-        enclosing = self._inbox.enclosing(self._claim, self._handler)
+        implicit_transaction = self._inbox.implicit_transaction(self._claim, self._handler)
 
         def called(*arguments: object) -> object:
             try:
@@ -105,16 +104,16 @@ class HandlerScope:
             finally:
                 self._end_block()
 
-        if enclosing is None:
+        if implicit_transaction is None:
             return called
 
         def enclosed(*arguments: object) -> object:
-            with self._committing(enclosing) as opened:
-                self._enclosing = opened
+            with self._committing(implicit_transaction) as opened:
+                self._implicit_transaction = opened
                 try:
                     result = called(*arguments)
                 finally:
-                    self._enclosing = None
+                    self._implicit_transaction = None
                 if opened is not None:
                     self._check_left()
                     if inspect.isawaitable(result):
@@ -152,8 +151,8 @@ class HandlerScope:
         if self._open or self._used or self.committed:
             message = f"{self._handler} has opened its transaction for this delivery; put all of its writes into one"
             raise ConfigurationError(message)
-        if self._enclosing is not None:
-            opened = self._enclosing.part()
+        if self._implicit_transaction is not None:
+            opened = self._implicit_transaction.part()
         else:
             opened = self._committing(self._inbox.transaction(self._claim, self._handler))
         self._open, self._thread = True, threading.get_ident()

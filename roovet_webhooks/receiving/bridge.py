@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, cast
 from roovet_webhooks import telemetry
 from roovet_webhooks.errors import BodyTimeout, InboxUnavailable
 from roovet_webhooks.handler_types import innermost
-from roovet_webhooks.inbox.pending import Pending
+from roovet_webhooks.inbox.future import InboxFuture
 from roovet_webhooks.inbox.threads import kind_of_threads
 
 if TYPE_CHECKING:
@@ -229,10 +229,10 @@ class SyncBridge:
     ) -> T:
         """Carry out an operation of the inbox."""
         answer = operation(*arguments, **options)
-        if not isinstance(answer, Pending):
+        if not isinstance(answer, InboxFuture):
             return answer
         try:
-            return cast("Pending[T]", answer).result(inbox.timeout)
+            return cast("InboxFuture[T]", answer).result(inbox.timeout)
         except TimeoutError:
             raise _no_answer(inbox) from None
 
@@ -299,10 +299,10 @@ class AsyncBridge:
             answer = await self._blocking(functools.partial(operation, *arguments, **options))
         else:
             answer = operation(*arguments, **options)
-        if not isinstance(answer, Pending):
+        if not isinstance(answer, InboxFuture):
             return answer
         try:
-            return await cast("Pending[T]", answer).wait(inbox.timeout)
+            return await cast("InboxFuture[T]", answer).wait(inbox.timeout)
         except TimeoutError:
             raise _no_answer(inbox) from None
 

@@ -1,0 +1,1 @@
+"""The one life of a delivery, from the request to the answer."""

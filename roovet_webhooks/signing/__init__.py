@@ -1,0 +1,1 @@
+"""Bytes in, verdict out: keys, the header, the MAC, and what verifies and signs."""
