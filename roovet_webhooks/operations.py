@@ -344,11 +344,11 @@ def _deliveries(stats: Sequence[Stats], now: float) -> Iterator[Finding]:
             said = f"{of.unhandled} wait for a handler that no process had which claimed them: "
             said += "; ".join(of.unhandled_reasons)
             yield Finding("error", f"handlers of {of.endpoint}", said, REMEDY)
-        if of.count_crashed:
-            were = "was running when its" if of.count_crashed == 1 else "were running when their"
-            said = f"{of.count_crashed} {were} process went away; each runs alone until it ends"
+        if of.crashed:
+            were = "was running when its" if of.crashed == 1 else "were running when their"
+            said = f"{of.crashed} {were} process went away; each runs alone until it ends"
             mend = "see `inbox list`: was a worker killed, or does a handler crash it or exhaust its memory?"
-            yield Finding("warning", f"suspects of {of.endpoint}", said, mend)
+            yield Finding("warning", f"crashes of {of.endpoint}", said, mend)
         if of.dead_letters:
             said = f"{of.dead_letters} dead"
             mend = "see why with `inbox list --state dead`, mend it, then `inbox replay` or `inbox purge` them"
@@ -366,7 +366,7 @@ def format_duration(seconds: float) -> str:
     """Say how long something has lasted, in the largest unit of which there is one.
 
     Example:
-        >>> lasting(5), lasting(150), lasting(7200), lasting(200_000)
+        >>> format_duration(5), format_duration(150), format_duration(7200), format_duration(200_000)
         ('5 s', '2 min', '2 h', '2 d')
     """
     sizes = (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1))

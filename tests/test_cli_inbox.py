@@ -288,7 +288,7 @@ def test_check_finds_what_is_to_be_done(receiver: WebhookReceiver) -> None:
         "clock": "ok",
         "workers of default": "error",
         "backlog of default": "warning",
-        "suspects of default": "warning",
+        "crashes of default": "warning",
         "dead letters of default": "warning",
     }
     shown = run("check", status=1).stdout

@@ -773,14 +773,14 @@ with database({kind!r}, Path({folder!r}), CONN_MAX_AGE=None) as alias:
     shop.receiver.on("*", name="book")(lambda _event: shop.write("book"))
     assert shop.deliver() == "stored"
     claimed = shop.take()
-    with shop.inbox.keeping(claimed.claim):
-        owner, thread = shop.inbox.owner, shop.inbox._here().keeper._thread
+    with shop.inbox.renewing(claimed.claim):
+        owner, thread = shop.inbox.owner, shop.inbox._here().maintenance._thread
         child = os.fork()
         if not child:
             assert shop.deliver() == "stored"
             assert shop.inbox.owner != owner
-            with shop.inbox.keeping(shop.take().claim):
-                assert shop.inbox._here().keeper._thread is not thread
+            with shop.inbox.renewing(shop.take().claim):
+                assert shop.inbox._here().maintenance._thread is not thread
             shop.inbox.close()
             connections[alias].close()
             os._exit(0)

@@ -79,9 +79,9 @@ def backlogged(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
             with connections[alias].cursor() as cursor:
                 cursor.execute("ANALYZE TABLE roovet_webhooks_delivery" if kind == "mysql" else "ANALYZE")
         ready = {"state": "'ready'", "outcome": "NULL", "finished_at": "NULL", "available_at": "n"}
-        count_crashed = {"crashes": f"CASE WHEN n % {BACKLOG // 4} = 7 THEN 1 ELSE 0 END"}
+        crashes = {"crashes": f"CASE WHEN n % {BACKLOG // 4} = 7 THEN 1 ELSE 0 END"}
         changed = {name: text.format(f"(n + {BACKLOG})") for name, text in names.items()}
-        _multiply(connections[alias], **changed, **ready, **count_crashed)
+        _multiply(connections[alias], **changed, **ready, **crashes)
         yield shop
         shop.inbox.close()
 

@@ -324,7 +324,8 @@ def test_a_guard_gives_a_resolver_what_the_route_captured() -> None:
 
 def test_without_flask_the_module_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "flask", None)
-    monkeypatch.delitem(sys.modules, "roovet_webhooks.flask")
+    for name in ("roovet_webhooks.flask", "roovet_webhooks.flask.mounts"):
+        monkeypatch.delitem(sys.modules, name)
     with pytest.raises(MissingExtraError, match=r"pip install 'roovet-webhooks\[flask\]'") as caught:
         importlib.import_module("roovet_webhooks.flask")
     assert caught.value.extra == "flask"

@@ -169,7 +169,7 @@ def stats(*, target: Target, as_json: bool) -> int:
         waits = None if of.oldest_due is None else now - of.oldest_due
         oldest = "-" if waits is None or waits < 0 else operations.format_duration(waits)
         counts = (str(of.counts[state]) for state in State)
-        table.add_row(Text(plain(of.endpoint)), *counts, str(of.count_crashed), oldest, str(of.workers))
+        table.add_row(Text(plain(of.endpoint)), *counts, str(of.crashed), oldest, str(of.workers))
     if table.row_count:
         _console().print(table)
     else:

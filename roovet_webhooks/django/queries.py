@@ -128,7 +128,7 @@ def stats(claims: Claims, now: int) -> list[Stats]:
                 endpoint=endpoint,
                 counts=counts[endpoint],
                 oldest_due=None if oldest is None else oldest / 1000,
-                count_crashed=waiting.filter(crashes__gt=0).count(),
+                crashed=waiting.filter(crashes__gt=0).count(),
                 workers=workers(claims.database, endpoint, now),
                 unhandled=unhandled.count(),
                 unhandled_reasons=tuple(reasons[:MOST_REASONS]),

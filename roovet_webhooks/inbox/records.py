@@ -184,7 +184,7 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
         endpoint: Name of the receiver.
         counts: Number of deliveries by state; every state is there.
         oldest_due: When the oldest delivery that waits became due, Unix seconds; ``None`` when none waits.
-        suspects: Open deliveries whose lease has run out before.
+        crashed: Open deliveries whose lease has run out before.
         workers: Workers whose heartbeat is younger than a minute.
         unhandled: Deliveries that wait because no process that claimed them had all of their handlers.
         unhandled_reasons: Which handlers those were: some of the different errors.
@@ -195,7 +195,7 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
     endpoint: str
     counts: dict[State, int]
     oldest_due: float | None
-    count_crashed: int
+    crashed: int
     workers: int
     unhandled: int = 0
     unhandled_reasons: tuple[str, ...] = ()

@@ -139,10 +139,10 @@ class TestStats:
         shop, wallet = inbox.stats()
         assert shop.endpoint == "shop"
         assert shop.counts == {State.READY: 3, State.CLAIMED: 1, State.DONE: 2, State.DEAD: 1}
-        assert (shop.count_crashed, shop.workers) == (1, 0)
+        assert (shop.crashed, shop.workers) == (1, 0)
         assert shop.oldest_due == due - 10 + 1
         assert (shop.dead_letters, wallet.dead_letters) == (1, 0)
-        assert (wallet.endpoint, wallet.oldest_due, wallet.count_crashed) == ("wallet", None, 0)
+        assert (wallet.endpoint, wallet.oldest_due, wallet.crashed) == ("wallet", None, 0)
         assert wallet.counts == {State.READY: 0, State.CLAIMED: 0, State.DONE: 1, State.DEAD: 0}
 
 

@@ -138,7 +138,7 @@ def stats(connection: Connection, now: int) -> list[Stats]:
                 endpoint=endpoint,
                 counts=counts[endpoint],
                 oldest_due=None if oldest is None else oldest / 1000,
-                count_crashed=connection.execute(by_index(crashed, BY_CRASHED)).scalar_one(),
+                crashed=connection.execute(by_index(crashed, BY_CRASHED)).scalar_one(),
                 workers=workers(connection, endpoint, now),
                 unhandled=unhandled,
                 unhandled_reasons=reasons,
