@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import ModuleType
 
-pytest_plugins = ["roovet_webhooks.testing.plugin", "left_out"]
+pytest_plugins = ["roovet_webhooks.testing.plugin", "support.left_out"]
 
 # A property is tried with few examples in an ordinary run, and with many in a long one.
 settings.register_profile("short", deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow])
@@ -31,7 +31,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(trylast=True)  # pytest-randomly and Hypothesis first
 def pytest_configure(config: pytest.Config) -> None:
     # Not earlier: it imports the package, and what is imported before coverage begins counts as never run.
-    config.pluginmanager.import_plugin("leaks")
+    config.pluginmanager.import_plugin("support.leaks")
     if not config.getoption("--hypothesis-profile"):
         settings.load_profile("long" if config.getoption("--long") else "short")
     if config.getoption("--hypothesis-seed") is None and config.pluginmanager.hasplugin("randomly"):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import given, strategies as st
-from leaks import ALLOWED, WINDOW, Ledger, forms
+from support.leaks import ALLOWED, WINDOW, Ledger, forms
 
 TESTS = Path(__file__).parent
 
@@ -97,7 +97,7 @@ def test_every_leak_fails_the_run_and_is_named(options: tuple[str, ...], tmp_pat
     tests = "".join(
         f"def test_{name}(capsys):\n    secret = made({name!r})\n    {leak}\n\n" for name, leak in LEAKS.items()
     )
-    ran = run(tmp_path, tests + NAMED, "-p", "leaks", *options)
+    ran = run(tmp_path, tests + NAMED, "-p", "support.leaks", *options)
     assert ran.returncode == 1, ran.stdout
     assert set(re.findall(r"^test_it\.py::test_(\w+)", ran.stdout, re.MULTILINE)) == {*LEAKS, "names"}
     # The report itself shows none, though pytest shows the reason of a skip and what was warned of.
@@ -108,7 +108,7 @@ def test_every_leak_fails_the_run_and_is_named(options: tuple[str, ...], tmp_pat
 
 
 def test_a_run_that_shows_none_passes(tmp_path: Path) -> None:
-    ran = run(tmp_path, CLEAN, "-p", "leaks")
+    ran = run(tmp_path, CLEAN, "-p", "support.leaks")
     assert ran.returncode == 0, ran.stdout
     assert "none was seen." in ran.stdout
 

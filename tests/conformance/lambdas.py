@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from conformance.harness import Harness, Pairs
 
-EVENTS = Path(__file__).parents[1] / "aws_events"
+EVENTS = Path(__file__).parent / "aws_events"
 KINDS = ("function_url", "http_api_2", "http_api_1", "rest_api", "alb", "alb_multi")
 MULTIPLE = frozenset({"http_api_1", "rest_api", "alb_multi"})
 

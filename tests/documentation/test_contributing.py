@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any
 
 import pytest
-import services
+from support import services
 
 from documentation.pages import PAGES, rows_of, section_of, text_of
 

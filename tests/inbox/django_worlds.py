@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pytest
 from django.db import connections
 from django.db.backends.signals import connection_created
-from django_support import KINDS, added, migrate, settings_of
+from support.django_databases import KINDS, added, migrate, settings_of
 
 from inbox.worlds import LEASE, World
 from roovet_webhooks.django import DjangoInbox

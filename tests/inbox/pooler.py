@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 import sqlalchemy
-from services import url_of
+from support.services import url_of
 
 from inbox.worlds import PostgreSQLWorld
 

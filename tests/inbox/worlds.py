@@ -20,8 +20,8 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, cast
 
 import sqlalchemy
-from services import url_of
 from sqlalchemy import event, text
+from support.services import url_of
 
 from roovet_webhooks import Delivery, MemoryInbox, RetryPolicy, Verified
 from roovet_webhooks.delivery import Dedupe, make_delivery

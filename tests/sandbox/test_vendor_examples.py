@@ -9,7 +9,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from programs import program
+from support.programs import program
 
 from roovet_webhooks.sandbox import Sandbox, sandbox_app
 from roovet_webhooks.serving import serving
