@@ -76,6 +76,8 @@ def _nothing_left_behind() -> Iterator[None]:
         restore()
     # A receiver that a test leaves to the collector is none of the next one's business.
     receiver._ready_receivers.clear()
+    if "django.utils.translation" in sys.modules:
+        sys.modules["django.utils.translation"].deactivate()  # what Django's middleware has activated in this thread
     if structlog.is_configured():
         structlog.reset_defaults()
 

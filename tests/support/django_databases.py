@@ -193,7 +193,7 @@ def databases(folder: Path, **options: Any) -> Generator[Callable[[str], str]]: 
 
         @cache
         def made(kind: str) -> str:
-            (folder / kind).mkdir()
+            (folder / kind).mkdir(exist_ok=True)  # it is there when a server was missing before
             return stack.enter_context(database(kind, folder / kind, **options))
 
         yield made
