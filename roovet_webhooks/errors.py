@@ -57,7 +57,7 @@ from typing import TYPE_CHECKING, ClassVar
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from roovet_webhooks.diagnosis import Diagnosis
+    from roovet_webhooks.findings import Diagnosis
 
 
 _NO_EVIDENCE = frozenset({"closes_connection", "diagnosis"})

@@ -7,21 +7,24 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 
 import msgspec
 import structlog
 
 from roovet_webhooks import telemetry
 from roovet_webhooks.errors import ConfigurationError, DeliveryNotFound, InboxError, InvalidTransition
+from roovet_webhooks.findings import Finding
 from roovet_webhooks.inbox.factory import inbox_of
 from roovet_webhooks.inbox.protocol import State
 from roovet_webhooks.inbox.serving import REMEDY, mismatches
 from roovet_webhooks.receiving.bridge import SyncBridge, run
 
 if TYPE_CHECKING:
+    from roovet_webhooks.findings import Level
     from roovet_webhooks.inbox.protocol import Answer, DurableInbox
     from roovet_webhooks.inbox.records import Query, RecordedDelivery, Stats
     from roovet_webhooks.inbox.sql import SQLInbox
@@ -249,32 +252,18 @@ def waited(inbox: DurableInbox, answer: Any) -> Any:  # noqa: ANN401 - whatever 
 
 LATE = 60.0
 SKEW = 5.0
-Level: TypeAlias = Literal["ok", "warning", "error"]
-
-
-class Finding(msgspec.Struct, frozen=True):
-    """One thing that `examined` looked at.
-
-    Attributes:
-        level: ``ok``, or ``warning`` or ``error`` where something is to be done.
-        subject: What was looked at.
-        said: What was found.
-        mend: What to do about it; empty when all is well.
-    """
-
-    level: Level
-    subject: str
-    said: str
-    mend: str = ""
 
 
 def check(inbox: DurableInbox, receivers: Iterable[WebhookReceiver] = ()) -> Iterator[Finding]:
-    """Look at a store, its workers and what waits in it, and say what is to be done.
+    """Check a store, its workers and what waits in it, and report problems.
 
     Args:
         inbox: The inbox.
-        receivers: Receivers of the inbox, where they are known: their engines are looked at as well, and whether
-            workers have their handlers.
+        receivers: Receivers of the inbox, if they are known. Then their engines are checked too, and whether workers
+            have their handlers.
+
+    Yields:
+        Findings with a ``subject``; their ``level`` is ``ok`` if there is no problem.
     """
     receivers = list(receivers)
     try:
@@ -283,83 +272,95 @@ def check(inbox: DurableInbox, receivers: Iterable[WebhookReceiver] = ()) -> Ite
         yield from _deliveries(inbox.stats(), time.time())
         yield from _workers(inbox, receivers)
     except ConfigurationError as error:
-        yield Finding("error", "store", str(error), "run the version of roovet-webhooks that the tables need")
+        remedy = "run the version of roovet-webhooks that the tables need"
+        yield _problem("store", "store_unusable", str(error), remedy)
     except InboxError as error:
-        mend = "start the database, or mend its URL, permissions or disk; until then deliveries are answered 503"
-        yield Finding("error", "store", str(error), mend)
+        remedy = "start the database, or correct its URL, permissions or disk; until then deliveries are answered 503"
+        yield _problem("store", error.code, str(error), remedy)
     for receiver in receivers:
         if receiver.engine is not None:
             subject = f"{receiver.engine.name} of {receiver.endpoint}"
-            faults = list(receiver.engine.faults())
-            yield from (Finding(fault.level, subject, fault.said, fault.mend) for fault in faults)
-            if not faults:
-                yield Finding("ok", subject, "it can be reached, and its settings are right")
+            problems = list(receiver.engine.faults())
+            yield from (replace(problem, subject=subject) for problem in problems)
+            if not problems:
+                yield _ok(subject, "it can be reached, and its settings are right")
+
+
+def _ok(subject: str, message: str) -> Finding:
+    return Finding("ok", message, level="ok", subject=subject)
+
+
+def _problem(subject: str, code: str, message: str, remedy: str, level: Level = "error") -> Finding:
+    return Finding(code, message, remedy, level=level, subject=subject)
 
 
 def _store(inbox: DurableInbox) -> Iterator[Finding]:
-    # Writes: a file or a database that can only be read is found here.
+    # This writes, so a file or a database that can only be read is found here.
     waited(inbox, inbox.heartbeat(inbox.owner, ()))
     before = time.time()
     health = inbox.health()
     after = time.time()
-    yield Finding("ok", "store", f"{health.store} can be read and written; its schema is version {health.schema}")
+    yield _ok("store", f"{health.store} can be read and written; its schema is version {health.schema}")
     if health.fault is None:
-        yield Finding("ok", "durability", "what is acknowledged is on disk")
+        yield _ok("durability", "what is acknowledged is on disk")
     else:
-        yield Finding("error", "durability", health.fault, "change it before the next delivery is accepted")
+        yield _problem("durability", "not_durable", health.fault, "change it before the next delivery is accepted")
     if health.full is None:
-        yield Finding("ok", "room", "new deliveries are accepted")
+        yield _ok("room", "new deliveries are accepted")
     else:
-        mend = "free some disk, or let workers reduce the backlog; new deliveries are answered 503 until then"
-        yield Finding("error", "room", health.full, mend)
+        remedy = "free some disk, or let workers reduce the backlog; new deliveries are answered 503 until then"
+        yield _problem("room", "inbox_full", health.full, remedy)
     skew = max(before - health.clock, health.clock - after, 0.0)
     if skew <= SKEW:
-        yield Finding("ok", "clock", "this machine and the store agree")
+        yield _ok("clock", "this machine and the store agree")
     else:
-        mend = "synchronise the clocks (NTP): signatures are checked by this machine's, leases by the store's"
-        yield Finding("warning", "clock", f"this machine and the store differ by {skew:.0f} s", mend)
+        message = f"this machine and the store differ by {skew:.0f} s"
+        remedy = "synchronise the clocks (NTP): signatures are checked by this machine's, leases by the store's"
+        yield _problem("clock", "clock_off", message, remedy, "warning")
 
 
 def _deliveries(stats: Sequence[Stats], now: float) -> Iterator[Finding]:
     if not stats:
-        yield Finding("ok", "deliveries", "none has been recorded yet")
+        yield _ok("deliveries", "none has been recorded yet")
     for of in stats:
         waits = max(0.0, now - of.oldest_due) if of.oldest_due is not None else 0.0
         if of.workers:
-            yield Finding("ok", f"workers of {of.endpoint}", f"{of.workers} in the last minute")
+            yield _ok(f"workers of {of.endpoint}", f"{of.workers} in the last minute")
         else:
-            said = "no worker has been heard of for a minute"
-            mend = "start one: roovet-webhooks worker module:receiver, flask roovet worker or manage.py roovet_worker"
-            yield Finding("error", f"workers of {of.endpoint}", said, mend)
+            message = "no worker has written a heartbeat for a minute"
+            remedy = "start one: roovet-webhooks worker module:receiver, flask roovet worker or manage.py roovet_worker"
+            yield _problem(f"workers of {of.endpoint}", "no_worker", message, remedy)
         if waits > LATE:
-            said = f"{of.counts[State.READY]} waiting, the first for {format_duration(waits)}"
-            mend = (
-                "start more workers, or raise --concurrency; see whether a handler has become slow, or a delivery "
+            message = f"{of.counts[State.READY]} waiting, the first for {format_duration(waits)}"
+            remedy = (
+                "start more workers, or raise --concurrency; check whether a handler has become slow, or a delivery "
                 "holds back later ones of its resource"
             )
-            yield Finding("warning", f"backlog of {of.endpoint}", said, mend)
+            yield _problem(f"backlog of {of.endpoint}", "backlog", message, remedy, "warning")
         else:
-            yield Finding("ok", f"backlog of {of.endpoint}", f"{of.counts[State.READY]} waiting")
+            yield _ok(f"backlog of {of.endpoint}", f"{of.counts[State.READY]} waiting")
         if of.unhandled:
-            said = f"{of.unhandled} wait for a handler that no process had which claimed them: "
-            said += "; ".join(of.unhandled_reasons)
-            yield Finding("error", f"handlers of {of.endpoint}", said, REMEDY)
+            reasons = "; ".join(of.unhandled_reasons)
+            message = f"{of.unhandled} wait for a handler that the processes which claimed them did not have: {reasons}"
+            yield _problem(f"handlers of {of.endpoint}", "handlers", message, REMEDY)
         if of.crashed:
             were = "was running when its" if of.crashed == 1 else "were running when their"
-            said = f"{of.crashed} {were} process went away; each runs alone until it ends"
-            mend = "see `inbox list`: was a worker killed, or does a handler crash it or exhaust its memory?"
-            yield Finding("warning", f"crashes of {of.endpoint}", said, mend)
+            message = f"{of.crashed} {were} process ended; each runs alone until it is done"
+            remedy = "see `inbox list`: was a worker killed, or does a handler crash it or exhaust its memory?"
+            yield _problem(f"crashes of {of.endpoint}", "crashed", message, remedy, "warning")
         if of.dead_letters:
-            said = f"{of.dead_letters} dead"
-            mend = "see why with `inbox list --state dead`, mend it, then `inbox replay` or `inbox purge` them"
-            yield Finding("warning", f"dead letters of {of.endpoint}", said, mend)
+            remedy = (
+                "find the cause with `inbox list --state dead`, correct it, then `inbox replay` or `inbox purge` them"
+            )
+            yield _problem(
+                f"dead letters of {of.endpoint}", "dead_letters", f"{of.dead_letters} dead", remedy, "warning"
+            )
 
 
 def _workers(inbox: DurableInbox, receivers: Iterable[WebhookReceiver]) -> Iterator[Finding]:
     # What an engine runs is run by processes that write no heartbeat.
     served = [receiver.served() for receiver in receivers if receiver.inbox is inbox and receiver.engine is None]
-    for found in mismatches(waited(inbox, inbox.workers()), served):
-        yield Finding(found.level, f"handlers of {found.endpoint}", found.message, REMEDY)
+    yield from mismatches(waited(inbox, inbox.workers()), served)
 
 
 def format_duration(seconds: float) -> str:

@@ -14,7 +14,7 @@ ROOT = Path(roovet_webhooks.__file__).parent
 
 # From the ground up. A row imports only rows above it, and within a row what stands further left.
 ROWS = [
-    ["diagnosis", "errors", "_version", "_validation", "tracebacks", "events", "retry"],
+    ["findings", "errors", "_version", "_validation", "tracebacks", "events", "retry"],
     ["signing"],
     ["delivery", "messages", "explain", "handler_types", "routing"],
     ["telemetry"],

@@ -16,8 +16,9 @@ from rich.text import Text
 from roovet_webhooks import operations
 from roovet_webhooks._validation import number_and_noun
 from roovet_webhooks.cli.changing import purge, replay
+from roovet_webhooks.cli.groups import HELP_OPTIONS, Group
 from roovet_webhooks.cli.targets import with_filters, with_target
-from roovet_webhooks.cli.text import HELP_OPTIONS, plain
+from roovet_webhooks.cli.text import plain
 from roovet_webhooks.errors import DeliveryNotFound
 from roovet_webhooks.inbox.protocol import State
 
@@ -38,7 +39,7 @@ _LEVELS = {"ok": "green", "warning": "yellow", "error": "red"}
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a line.")
 
 
-@click.group(invoke_without_command=True, context_settings=HELP_OPTIONS)
+@click.group(cls=Group, invoke_without_command=True, context_settings=HELP_OPTIONS)
 @click.pass_context
 def inbox(context: click.Context) -> None:
     """Look after what a durable inbox holds.
@@ -181,22 +182,22 @@ def stats(*, target: Target, as_json: bool) -> int:
 @with_target
 @_as_json
 def check(*, target: Target, as_json: bool) -> int:
-    """See whether all is well, and what to mend.
+    """Check the inbox and report problems.
 
-    It looks at the store (its schema, durability, room and clock), the workers, what waits, the dead, and with --app at
-    the engine's broker. The exit status is 0 when all is well and 1 when something is to be done.
+    It checks the store (its schema, durability, room and clock), the workers, the backlog, the dead letters, and with
+    --app the engine's broker. The exit status is 0 if there is no problem and 1 if there is one.
     """
     well = True
     for finding in operations.check(target.inbox, target.receivers):
         well = well and finding.level == "ok"
         if as_json:
-            told = {"level": finding.level, "subject": finding.subject, "said": finding.said, "mend": finding.mend}
-            click.echo(json.dumps(told))
+            fields = {name: getattr(finding, name) for name in ("level", "code", "subject", "message", "remedy")}
+            click.echo(json.dumps(fields))
             continue
         line = Text.assemble((f"{finding.level:<8}", f"bold {_LEVELS[finding.level]}"), f"{plain(finding.subject)}: ")
-        line.append(plain(finding.said))
-        if finding.mend:
-            line.append(f"\n        {plain(finding.mend)}", "dim")
+        line.append(plain(finding.message))
+        if finding.remedy:
+            line.append(f"\n        {plain(finding.remedy)}", "dim")
         _console().print(line, soft_wrap=True)
     return 0 if well else NOT_WELL
 

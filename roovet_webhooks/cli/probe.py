@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from roovet_webhooks.cli.keyrings import GivenSecrets
     from roovet_webhooks.cli.posting import Answer, Target
-    from roovet_webhooks.diagnosis import Finding
+    from roovet_webhooks.findings import Finding
 
 PROBLEMS_FOUND = 1
 EVENT = "roovet_webhooks.probe"

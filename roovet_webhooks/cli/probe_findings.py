@@ -9,8 +9,9 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urljoin, urlsplit
 
-from roovet_webhooks.diagnosis import Code, Finding
 from roovet_webhooks.errors import VerificationError
+from roovet_webhooks.explain.codes import Code
+from roovet_webhooks.findings import Finding
 from roovet_webhooks.signing.verifier import DEFAULT_TOLERANCE
 
 if TYPE_CHECKING:

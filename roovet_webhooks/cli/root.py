@@ -3,30 +3,47 @@
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 from typing import Any, NoReturn
 
 import click
 
 from roovet_webhooks._version import __version__
-from roovet_webhooks.cli.demo import demo
-from roovet_webhooks.cli.inbox import inbox
-from roovet_webhooks.cli.listening import listen
-from roovet_webhooks.cli.probe import probe
-from roovet_webhooks.cli.sandbox import sandbox
-from roovet_webhooks.cli.sending import send
-from roovet_webhooks.cli.signing import sign
-from roovet_webhooks.cli.text import HELP_OPTIONS, plain
-from roovet_webhooks.cli.trigger import resend, trigger
-from roovet_webhooks.cli.verifying import verify
-from roovet_webhooks.cli.working import worker
+from roovet_webhooks.cli.groups import HELP_OPTIONS, Group
+from roovet_webhooks.cli.text import plain
 from roovet_webhooks.errors import WebhookError
 
 USAGE = 2
 INTERRUPTED = 130
 
 
-class _CommandLine(click.Group):
+# Each is imported when it is run: what `sandbox` needs, `sign` does not wait for.
+_COMMANDS = {
+    "sign": "signing:sign",
+    "verify": "verifying:verify",
+    "send": "sending:send",
+    "probe": "probe:probe",
+    "listen": "listening:listen",
+    "demo": "demo:demo",
+    "worker": "working:worker",
+    "inbox": "inbox:inbox",
+    "sandbox": "sandbox:sandbox",
+    "trigger": "trigger:trigger",
+    "resend": "trigger:resend",
+}
+
+
+class _CommandLine(Group):
     """A group whose commands return their exit status, and whose errors are short."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's own signature
+        return sorted(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in _COMMANDS and cmd_name not in self.commands:
+            module, _, name = _COMMANDS[cmd_name].partition(":")
+            self.add_command(getattr(import_module(f"roovet_webhooks.cli.{module}"), name))
+        return super().get_command(ctx, cmd_name)
 
     def main(self, *args: Any, **options: Any) -> NoReturn:  # noqa: ANN401 - click's own signature
         """Run a command and exit with its status."""
@@ -66,7 +83,3 @@ def root(context: click.Context) -> None:
     if context.invoked_subcommand is None:
         click.echo(context.get_help(), err=True)
         context.exit(USAGE)
-
-
-for _command in (sign, verify, send, probe, listen, demo, worker, inbox, sandbox, trigger, resend):
-    root.add_command(_command)

@@ -11,8 +11,6 @@ import click
 if TYPE_CHECKING:
     from typing import IO
 
-# Inherited by all commands of a group.
-HELP_OPTIONS: dict[str, list[str]] = {"help_option_names": ["-h", "--help"]}
 MAX_INPUT_BYTES = 16 * 1024 * 1024  # a receiver takes 1 MiB unless it is told otherwise
 
 

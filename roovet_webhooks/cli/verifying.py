@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from roovet_webhooks.cli.keyrings import GivenSecrets
-    from roovet_webhooks.diagnosis import Diagnosis
+    from roovet_webhooks.findings import Diagnosis
 
 REFUSED = 1
 

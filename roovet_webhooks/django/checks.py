@@ -9,14 +9,14 @@ from django.core.checks import CheckMessage, Error, Warning  # noqa: A004 - Djan
 from roovet_webhooks.django.inbox import DjangoInbox
 from roovet_webhooks.django.receivers import inboxes, receivers
 from roovet_webhooks.errors import ConfigurationError, InboxError
-from roovet_webhooks.inbox.serving import REMEDY, mismatches
+from roovet_webhooks.inbox.serving import mismatches
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from django.apps import AppConfig
 
-    from roovet_webhooks.django.dialects import Fault
+    from roovet_webhooks.findings import Finding
 
 
 def check_receivers(app_configs: Sequence[AppConfig] | None, **_options: object) -> list[CheckMessage]:  # noqa: ARG001 - Django's signature
@@ -63,12 +63,12 @@ def _mismatches(inbox: DjangoInbox) -> Iterator[CheckMessage]:
     except InboxError:
         return  # `migrate` runs this before the tables are there, or as they are to be
     for found in mismatches(workers, [receiver.served() for receiver in mine]):
-        message = f"handlers of {found.endpoint}: {found.message}"
+        message = f"{found.subject}: {found.message}"
         if found.level == "error":
-            yield Error(message, hint=REMEDY, obj=inbox, id="roovet_webhooks.E010")
+            yield Error(message, hint=found.remedy, obj=inbox, id="roovet_webhooks.E010")
         else:
-            yield Warning(message, hint=REMEDY, obj=inbox, id="roovet_webhooks.W010")
+            yield Warning(message, hint=found.remedy, obj=inbox, id="roovet_webhooks.W010")
 
 
-def _warnings(inbox: DjangoInbox, faults: Iterable[Fault]) -> list[Warning]:
-    return [Warning(fault.text, hint=fault.hint, obj=inbox, id=fault.code) for fault in faults]
+def _warnings(inbox: DjangoInbox, findings: Iterable[Finding]) -> list[Warning]:
+    return [Warning(one.message, hint=one.remedy, obj=inbox, id=one.code) for one in findings]

@@ -8,11 +8,12 @@ import sqlite3
 from math import inf
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import django
 
 from roovet_webhooks.django.lending import instead_of
+from roovet_webhooks.findings import Finding
 from roovet_webhooks.inbox.filesystem import network_file_system
 from roovet_webhooks.inbox.lent import HandlerConnection, HandlerLimit
 from roovet_webhooks.inbox.limits import SERVER_SECONDS, SQLITE_SECONDS, too_long
@@ -32,20 +33,6 @@ KNOWS_MODES = django.VERSION >= (5, 1)
 _MENDED = ((3, 44, 6), (3, 50, 7), (3, 51, 3))
 _WAL, _ROLLBACK = "wal", "delete"
 _OFF, _FULL, _EXTRA = 0, 2, 3
-
-
-class Fault(NamedTuple):
-    """A setting that endangers what an inbox holds, or its work.
-
-    Attributes:
-        code: Id of the system check that reports it.
-        text: What is wrong.
-        hint: What to do.
-    """
-
-    code: str
-    text: str
-    hint: str
 
 
 class Bound(Protocol):
@@ -172,11 +159,11 @@ class Dialect:
         """Return the free bytes on the disk, where that can be known."""
         return None
 
-    def faults(self, _connection: BaseDatabaseWrapper, /) -> Sequence[Fault]:
+    def faults(self, _connection: BaseDatabaseWrapper, /) -> Sequence[Finding]:
         """Ask the database for what about it endangers what an inbox holds."""
         return ()
 
-    def advice(self, _connection: BaseDatabaseWrapper, /) -> Sequence[Fault]:
+    def advice(self, _connection: BaseDatabaseWrapper, /) -> Sequence[Finding]:
         """Return what in the project's settings makes trouble, without asking the database."""
         return ()
 
@@ -213,7 +200,7 @@ class _SQLite(Dialect):
         path = _path_of(connection)
         return None if path is None else shutil.disk_usage(Path(path).parent).free
 
-    def faults(self, connection: BaseDatabaseWrapper, /) -> Sequence[Fault]:
+    def faults(self, connection: BaseDatabaseWrapper, /) -> Sequence[Finding]:
         with connection.cursor() as cursor:
             synchronous, journal = (
                 cursor.execute(f"PRAGMA {name}").fetchone()[0] for name in ("synchronous", "journal_mode")
@@ -223,7 +210,7 @@ class _SQLite(Dialect):
         needed = _EXTRA if journal == _ROLLBACK else _FULL
         if synchronous < needed:
             found.append(
-                Fault(
+                Finding(
                     "roovet_webhooks.W001",
                     f"SQLite runs with synchronous={_LEVELS[synchronous]} and journal_mode={journal}: a power cut can "
                     "lose deliveries that were acknowledged",
@@ -232,12 +219,12 @@ class _SQLite(Dialect):
             )
         return found
 
-    def advice(self, connection: BaseDatabaseWrapper, /) -> Sequence[Fault]:
+    def advice(self, connection: BaseDatabaseWrapper, /) -> Sequence[Finding]:
         mode = str(connection.settings_dict["OPTIONS"].get("transaction_mode") or "DEFERRED").upper()
         if not KNOWS_MODES or mode != "DEFERRED":
             return ()
         return [
-            Fault(
+            Finding(
                 "roovet_webhooks.W003",
                 "SQLite begins transactions deferred: one of the application's that reads before it writes fails with "
                 "'database is locked' when the inbox writes in between",
@@ -264,12 +251,12 @@ def _set_to(pragma: str) -> str:
     )
 
 
-def _place(path: str | None) -> Sequence[Fault]:
+def _place(path: str | None) -> Sequence[Finding]:
     kind = None if path is None else network_file_system(path)
     if kind is None:
         return ()
     return [
-        Fault(
+        Finding(
             "roovet_webhooks.W001",
             f"the database {path} lies on a network file system ({kind}), whose locks SQLite cannot rely on",
             "use a local disk, or a database server",
@@ -277,10 +264,10 @@ def _place(path: str | None) -> Sequence[Fault]:
     ]
 
 
-def _journal(journal: str) -> Sequence[Fault]:
+def _journal(journal: str) -> Sequence[Finding]:
     if journal in {"memory", "off"}:
         return [
-            Fault(
+            Finding(
                 "roovet_webhooks.W001",
                 f"SQLite runs with journal_mode={journal}: a process that dies while it writes can destroy the file",
                 _set_to("PRAGMA journal_mode=DELETE"),
@@ -291,7 +278,7 @@ def _journal(journal: str) -> Sequence[Fault]:
     if journal != _WAL or mended:
         return ()
     return [
-        Fault(
+        Finding(
             "roovet_webhooks.W002",
             f"SQLite {sqlite3.sqlite_version} can lose data in journal_mode=WAL when two processes write at once "
             "(sqlite.org/wal.html#walresetbug)",
@@ -315,7 +302,7 @@ class _PostgreSQL(Dialect):
     def bound(self, connection: BaseDatabaseWrapper, _let_go: Callable[[], None], /) -> Bound:
         return _ServersDeadline(SERVER_SECONDS, connection)
 
-    def faults(self, connection: BaseDatabaseWrapper, /) -> Sequence[Fault]:
+    def faults(self, connection: BaseDatabaseWrapper, /) -> Sequence[Finding]:
         off = [name for name in ("fsync", "full_page_writes") if _shown(connection, f"SHOW {name}") != "on"]
         return [_unsafe_server(", ".join(f"{name}=off" for name in off), "on")] if off else ()
 
@@ -327,8 +314,8 @@ class _MySQL(Dialect):
         # UNIX_TIMESTAMP() has no fractions, and with an argument it is ambiguous for an hour each year.
         return int(_shown(connection, "SELECT TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)) DIV 1000"))
 
-    def faults(self, connection: BaseDatabaseWrapper, /) -> Sequence[Fault]:
-        found: list[Fault] = []
+    def faults(self, connection: BaseDatabaseWrapper, /) -> Sequence[Finding]:
+        found: list[Finding] = []
         unsafe = [
             f"{name}={value}"
             for name, wanted in (("innodb_flush_log_at_trx_commit", "1"), ("innodb_doublewrite", "1"))
@@ -341,7 +328,7 @@ class _MySQL(Dialect):
         charset = _variable(connection, "character_set_client")
         if charset != "utf8mb4":
             found.append(
-                Fault(
+                Finding(
                     "roovet_webhooks.W005",
                     f"the connection uses the character set {charset}: a delivery with a character outside of it in "
                     "the name of its event or resource cannot be stored",
@@ -351,8 +338,8 @@ class _MySQL(Dialect):
         return found
 
 
-def _unsafe_server(settings: str, value: str) -> Fault:
-    return Fault(
+def _unsafe_server(settings: str, value: str) -> Finding:
+    return Finding(
         "roovet_webhooks.W004",
         f"the database server runs with {settings}: a power cut can lose deliveries that were acknowledged",
         f"set them to {value} in the server's configuration",

@@ -38,9 +38,9 @@ if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
 
     from roovet_webhooks.delivery import Delivery
-    from roovet_webhooks.django.dialects import Fault
     from roovet_webhooks.django.models import Delivery as DeliveryRow
     from roovet_webhooks.django.transactions import HandlerTransaction
+    from roovet_webhooks.findings import Finding
     from roovet_webhooks.inbox.changes import Values
     from roovet_webhooks.inbox.codec import Codec
     from roovet_webhooks.inbox.history import RecordErrors
@@ -484,17 +484,17 @@ class DjangoInbox:
         log_purged(purged)
         return purged
 
-    def faults(self) -> Sequence[Fault]:
+    def faults(self) -> Sequence[Finding]:
         """Return what about the database endangers what the inbox holds."""
         return self._database.read(lambda: self._database.dialect.faults(self._database.connection))
 
-    def advice(self) -> Sequence[Fault]:
+    def advice(self) -> Sequence[Finding]:
         """Return what in the project's settings makes trouble; the database is not asked."""
         return self._database.dialect.advice(self._database.connection)
 
     def fault(self) -> str | None:
         """Say what is wrong about the database, and what to do about it; ``None`` when nothing is."""
-        return "; ".join(f"{fault.text}: {fault.hint}" for fault in [*self.faults(), *self.advice()]) or None
+        return "; ".join(f"{fault.message}: {fault.remedy}" for fault in [*self.faults(), *self.advice()]) or None
 
     def health(self) -> Health:
         """Look at the store itself; see `DurableInbox.health`."""

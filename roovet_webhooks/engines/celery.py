@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from roovet_webhooks.engines.running import Receivers, TaskBridge
 from roovet_webhooks.errors import ConfigurationError, MissingExtraError
-from roovet_webhooks.inbox.engine import Fault
+from roovet_webhooks.findings import Finding
 from roovet_webhooks.receiving.bridge import run
 
 try:
@@ -146,18 +146,21 @@ class CeleryEngine:
         if connection is not None:
             _let_go(connection)
 
-    def faults(self) -> Iterator[Fault]:
+    def faults(self) -> Iterator[Finding]:
         """Look at the broker and the application's settings; see `Engine.faults`."""
         if self._app.conf.worker_prefetch_multiplier != 1:
-            yield Fault(
+            yield Finding(
+                "prefetch",
                 f"worker_prefetch_multiplier is {self._app.conf.worker_prefetch_multiplier}",
                 "set it to 1, or a worker keeps tasks that others could run",
             )
         try:
             connection = self._connection()
         except Exception as error:  # noqa: BLE001 - kombu's, or a missing library of a transport's
-            said = f"the broker's URL names no transport that is here: {type(error).__name__}"
-            yield Fault(said, "give the application the URL of a RabbitMQ (amqp://) or a Redis (redis://)")
+            message = f"the broker's URL names no installed transport: {type(error).__name__}"
+            yield Finding(
+                "broker_url", message, "give the application the URL of a RabbitMQ (amqp://) or a Redis (redis://)"
+            )
             return
         try:
             connection.ensure_connection(max_retries=1, interval_start=0, timeout=self._timeout)
@@ -165,25 +168,26 @@ class CeleryEngine:
         except Exception as error:  # noqa: BLE001 - each broker's own
             # Not its text: that may have the URL, and so the password.
             kind = type(error).__name__
-            said = f"the broker or its queue {self._queue_name!r} cannot be used: {kind}"
-            mend = "start the broker, or mend its URL, its user's password or rights"
+            message = f"the broker or its queue {self._queue_name!r} cannot be used: {kind}"
+            remedy = "start the broker, or correct its URL, or its user's password or rights"
             if kind == "PreconditionFailed":
-                mend = "the queue is there as another type than quorum: delete it once it is empty, or name another"
-            yield Fault(said, mend)
+                remedy = "the queue exists with another type than quorum: delete it once it is empty, or name another"
+            yield Finding("broker", message, remedy)
         finally:
             _let_go(connection)
 
-    def _broker_faults(self, connection: Any) -> Iterator[Fault]:  # noqa: ANN401 - kombu's
+    def _broker_faults(self, connection: Any) -> Iterator[Finding]:  # noqa: ANN401 - kombu's
         kind = connection.transport.driver_type
         if kind == "redis":
             yield from _redis_faults(connection.channel().client)
             return
         self._queue(connection).bind(connection.channel()).declare()
         if kind != "amqp":
-            yield Fault(
-                f"the broker is of the type {kind}, with which nothing here has been tried",
+            yield Finding(
+                "broker_type",
+                f"the broker is of the type {kind}, which was never tested",
                 "use RabbitMQ or Redis",
-                "warning",
+                level="warning",
             )
 
 
@@ -192,30 +196,33 @@ def _let_go(connection: Any) -> None:  # noqa: ANN401 - kombu's
         connection.release()
 
 
-def _redis_faults(client: Any) -> Iterator[Fault]:  # noqa: ANN401 - redis's own
+def _redis_faults(client: Any) -> Iterator[Finding]:  # noqa: ANN401 - redis's own
     client.ping()
     try:
         settings: dict[str, str] = {}
         for name in ("maxmemory-policy", "appendonly", "save"):
             settings |= client.config_get(name)
     except _redis_errors().ResponseError:
-        yield Fault(
-            "Redis does not tell its settings (CONFIG is forbidden)",
-            "see by hand that maxmemory-policy is noeviction and that it keeps its data on a disk",
-            "warning",
+        yield Finding(
+            "redis_settings",
+            "Redis does not show its settings (CONFIG is forbidden)",
+            "check by hand that maxmemory-policy is noeviction and that Redis keeps its data on a disk",
+            level="warning",
         )
         return
     policy = settings.get("maxmemory-policy")
     if policy != "noeviction":
-        yield Fault(
+        yield Finding(
+            "redis_eviction",
             f"Redis may evict tasks: its maxmemory-policy is {policy}",
             "set maxmemory-policy to noeviction; until then evicted tasks come back after again_after seconds only",
         )
     if settings.get("appendonly") == "no" and not settings.get("save"):
-        yield Fault(
+        yield Finding(
+            "redis_persistence",
             "Redis keeps tasks in memory alone: appendonly is off, and save is empty",
             "set appendonly to yes; until then tasks that a restart loses come back after again_after seconds only",
-            "warning",
+            level="warning",
         )
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from roovet_webhooks.engines.running import Receivers
 from roovet_webhooks.errors import ConfigurationError, MissingExtraError
-from roovet_webhooks.inbox.engine import Fault
+from roovet_webhooks.findings import Finding
 from roovet_webhooks.worker.bridge import WorkerBridge
 
 try:
@@ -98,18 +98,19 @@ class ProcrastinateEngine:
         jobs: list[JSONDict] = [{"endpoint": endpoint, "number": number} for number in numbers]
         self._task.configure(connection=driver).batch_defer(*jobs)
 
-    def faults(self) -> Iterator[Fault]:
+    def faults(self) -> Iterator[Finding]:
         """Look at Procrastinate's tables; see `Engine.faults`."""
         try:
             with self._app.open():
                 if not self._app.check_connection():
-                    yield Fault(
+                    yield Finding(
+                        "tables",
                         "Procrastinate's tables are missing",
                         "make them: python -m procrastinate --app … schema --apply",
                     )
         except (ConnectorException, psycopg.Error) as error:
-            said = f"Procrastinate's database cannot be used: {type(error.__cause__ or error).__name__}"
-            yield Fault(said, "start the database, or mend the connector's settings")
+            message = f"Procrastinate's database cannot be used: {type(error.__cause__ or error).__name__}"
+            yield Finding("database", message, "start the database, or correct the connector's settings")
 
 
 class IsolationGate:

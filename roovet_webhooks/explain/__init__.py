@@ -10,12 +10,13 @@ from contextlib import suppress
 from time import time
 from typing import TYPE_CHECKING
 
-from roovet_webhooks.diagnosis import CODES, Code, Diagnosis, Finding, finding
 from roovet_webhooks.errors import SignatureMismatch, UnsupportedMediaType, VerificationError
 from roovet_webhooks.explain.bodies import compression_of
+from roovet_webhooks.explain.codes import CODES, Code, finding
 from roovet_webhooks.explain.header import Reading
 from roovet_webhooks.explain.search import Search
 from roovet_webhooks.explain.secrets import hold
+from roovet_webhooks.findings import Diagnosis, Finding
 from roovet_webhooks.signing.verifier import DEFAULT_TOLERANCE, Headers, Verified, Verifier, checked_tolerance, not_raw
 
 if TYPE_CHECKING:

@@ -12,12 +12,14 @@ from contextlib import suppress
 from itertools import product
 from typing import TYPE_CHECKING, NamedTuple
 
-from roovet_webhooks.diagnosis import Finding, finding
+from roovet_webhooks.explain.codes import finding
 from roovet_webhooks.explain.encodings import from_base64
 from roovet_webhooks.explain.forms import HUGE, LARGE, MAX_MADE, Document
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    from roovet_webhooks.findings import Finding
 
 
 _BEST = 2  # what a head of gzip says of level 9

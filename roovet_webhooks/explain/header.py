@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping
 from itertools import accumulate
 from typing import TYPE_CHECKING, TypeAlias, cast
 
-from roovet_webhooks.diagnosis import Finding, finding
 from roovet_webhooks.errors import (
     ConfigurationError,
     DuplicateHeader,
@@ -22,6 +21,7 @@ from roovet_webhooks.errors import (
     TimestampError,
     TimestampHeaderMismatch,
 )
+from roovet_webhooks.explain.codes import finding
 from roovet_webhooks.explain.encodings import from_base64
 from roovet_webhooks.signing.header import (
     DIGEST_BYTES,
@@ -40,6 +40,7 @@ from roovet_webhooks.signing.verifier import signature_of
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from roovet_webhooks.findings import Finding
     from roovet_webhooks.signing.verifier import Headers
 
 _SIGNATURE, _TIMESTAMP = SIGNATURE_HEADER.lower(), TIMESTAMP_HEADER.lower()

@@ -10,8 +10,8 @@ from hmac import compare_digest
 from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
-from roovet_webhooks.diagnosis import Finding, finding
 from roovet_webhooks.explain.bodies import end_finding, ends_of, reserialized, variants
+from roovet_webhooks.explain.codes import finding
 from roovet_webhooks.explain.forms import HUGE, Document
 from roovet_webhooks.signing.header import DIGEST_BYTES, TRUNCATED_DIGEST_BYTES
 from roovet_webhooks.signing.mac import OTHERS
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from roovet_webhooks.explain.header import Reading
     from roovet_webhooks.explain.secrets import Key
+    from roovet_webhooks.findings import Finding
 
 # What stands between t and the body, where somebody has read the recipe in haste, and what before t.
 _JOINERS = ("", ":", "\n", ",", "|", " ", "-", "_", ";", "&", "/", "\r\n", "\\n", "\t")

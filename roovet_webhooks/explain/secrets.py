@@ -10,8 +10,8 @@ from base64 import b64encode, urlsafe_b64encode
 from binascii import unhexlify
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias, cast
 
-from roovet_webhooks.diagnosis import Finding, finding
 from roovet_webhooks.errors import ConfigurationError, InvalidSecretError
+from roovet_webhooks.explain.codes import finding
 from roovet_webhooks.explain.encodings import from_base64
 from roovet_webhooks.signing.keys import (
     API_KEY_PREFIX,
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from cryptography.hazmat.primitives.hmac import HMAC
+
+    from roovet_webhooks.findings import Finding
 
 _LONGEST_INTEGER = 1000  # bits; a longer one is no float, and no time
 _PREFIX = b"whsec_"

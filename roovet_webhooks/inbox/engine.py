@@ -2,24 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-
-class Fault(NamedTuple):
-    """Something about an engine that would lose tasks, or keep them from running.
-
-    Attributes:
-        said: What is wrong.
-        mend: What to do about it.
-        level: ``warning`` where tasks are late at worst.
-    """
-
-    said: str
-    mend: str
-    level: Literal["warning", "error"] = "error"
+    from roovet_webhooks.findings import Finding
 
 
 class Engine(Protocol):
@@ -55,6 +43,6 @@ class Engine(Protocol):
         """
         ...
 
-    def faults(self) -> Iterable[Fault]:
-        """Look at the engine and its broker, for ``inbox check``."""
+    def faults(self) -> Iterable[Finding]:
+        """Check the engine and its broker, for ``inbox check``; yield what loses tasks or keeps them from running."""
         ...

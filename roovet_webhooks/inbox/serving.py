@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from itertools import groupby
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING
 
+from roovet_webhooks.findings import Finding
 from roovet_webhooks.routing import covers
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
 
+    from roovet_webhooks.findings import Level
     from roovet_webhooks.inbox.protocol import Served
     from roovet_webhooks.inbox.records import WorkerRecord
 
@@ -20,21 +22,12 @@ REMEDY = (
 _SHOWN = 5
 
 
-class Mismatch(NamedTuple):
-    """Something that one process serves and another does not.
-
-    Attributes:
-        endpoint: Name of the receiver.
-        message: What it is, and who has it.
-        level: ``error`` where nobody handles what is accepted.
-    """
-
-    endpoint: str
-    message: str
-    level: Literal["warning", "error"] = "warning"
+def _finding(endpoint: str, message: str, level: Level) -> Finding:
+    subject = f"handlers of {endpoint}"
+    return Finding("handlers", message, REMEDY, {"endpoint": endpoint}, level, subject)
 
 
-def mismatches(workers: Sequence[WorkerRecord], receivers: Iterable[Served] = ()) -> Iterator[Mismatch]:
+def mismatches(workers: Sequence[WorkerRecord], receivers: Iterable[Served] = ()) -> Iterator[Finding]:
     """Compare the workers of each endpoint with each other, and with what receivers accept.
 
     Args:
@@ -48,7 +41,7 @@ def mismatches(workers: Sequence[WorkerRecord], receivers: Iterable[Served] = ()
         for other in others:
             if first.handlers is not None and other.handlers is not None and _served(other) not in seen:
                 seen.add(_served(other))
-                yield Mismatch(first.endpoint, _difference(first, other))
+                yield _finding(first.endpoint, _difference(first, other), "warning")
     for receiver in receivers:
         mine = [worker for worker in workers if worker.endpoint == receiver.endpoint]
         if mine and all(worker.handlers is not None for worker in mine):
@@ -85,7 +78,7 @@ def _more(one: WorkerRecord, other: WorkerRecord) -> str:
     return " for ".join(f"{kind} {listed(names)}" for kind, names in more.items() if names)
 
 
-def _without_worker(workers: Iterable[WorkerRecord], receiver: Served) -> Iterator[Mismatch]:
+def _without_worker(workers: Iterable[WorkerRecord], receiver: Served) -> Iterator[Finding]:
     served = [_served(worker) for worker in workers]
     handlers = frozenset[str]().union(*(names for names, _ in served))
     patterns = frozenset[str]().union(*(names for _, names in served))
@@ -93,4 +86,5 @@ def _without_worker(workers: Iterable[WorkerRecord], receiver: Served) -> Iterat
     events = [name for name in receiver.patterns if not any(covers(pattern, name) for pattern in patterns)]
     if names or events:
         what = f"the handler {listed(names)}" if names else f"a handler for {listed(events)}"
-        yield Mismatch(receiver.endpoint, f"this application has {what}, and no worker has it", "error")
+        message = f"this application has {what}, and no worker has it"
+        yield _finding(receiver.endpoint, message, "error")

@@ -10,8 +10,8 @@ from roovet_webhooks.errors import SignatureMismatch
 from roovet_webhooks.signing.keys import forget_variables
 
 if TYPE_CHECKING:
-    from roovet_webhooks.diagnosis import Diagnosis
     from roovet_webhooks.errors import WebhookError
+    from roovet_webhooks.findings import Diagnosis
     from roovet_webhooks.messages import WebhookRequest
     from roovet_webhooks.receiving.bridge import Bridge
     from roovet_webhooks.signing.keys import Keyring

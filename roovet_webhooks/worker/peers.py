@@ -25,14 +25,14 @@ class Peers:
     def __init__(self, owner: str, served: Iterable[Served]) -> None:
         self._owner = owner
         self._endpoints = frozenset(one.endpoint for one in served)
-        self._told: set[str] = set()
+        self._logged: set[str] = set()
 
     def look(self, workers: Sequence[WorkerRecord]) -> None:
         """Compare the others with this worker."""
-        # This one first: differences are told from its side.
+        # This worker first: each difference is described from its side.
         mine = [worker for worker in workers if worker.owner == self._owner and worker.endpoint in self._endpoints]
         others = [worker for worker in workers if worker.owner != self._owner and worker.endpoint in self._endpoints]
-        found = {mismatch.message: mismatch for mismatch in mismatches([*mine, *others])}
-        for message in found.keys() - self._told:
-            telemetry.log_event("worker.differs", reason=message, endpoint=found[message].endpoint)
-        self._told = set(found)
+        found = {finding.message: finding for finding in mismatches([*mine, *others])}
+        for message in found.keys() - self._logged:
+            telemetry.log_event("worker.differs", reason=message, **found[message].evidence)
+        self._logged = set(found)

@@ -20,7 +20,7 @@ from support.worker import deliver, receiver_on, records_of, soon, states_of, wr
 
 from roovet_webhooks import ConfigurationError, Event, InboxUnavailable, MemoryInbox, WebhookReceiver, operations
 from roovet_webhooks.cli.root import root
-from roovet_webhooks.inbox.engine import Fault
+from roovet_webhooks.findings import Finding
 from roovet_webhooks.inbox.protocol import DurableInbox, Outcome, Served, State
 from roovet_webhooks.inbox.records import Health, Query
 from roovet_webhooks.inbox.sql import SQLInbox
@@ -312,7 +312,7 @@ def test_check_tells_of_the_store(tmp_path: Path) -> None:
     sick = Sick(f"sqlite:///{tmp_path / 'inbox.db'}")
     found = {finding.subject: finding for finding in operations.check(sick)}
     assert {name for name, finding in found.items() if finding.level != "ok"} == {"durability", "room", "clock"}
-    assert "differ by 60 s" in found["clock"].said
+    assert "differ by 60 s" in found["clock"].message
 
 
 @pytest.mark.parametrize("error", [InboxUnavailable("down"), ConfigurationError("newer")])
@@ -322,7 +322,7 @@ def test_check_tells_of_a_store_that_cannot_be_used(error: Exception, tmp_path: 
             raise error
 
     (found,) = operations.check(Down(f"sqlite:///{tmp_path / 'inbox.db'}"))
-    assert (found.level, found.subject, found.said) == ("error", "store", str(error))
+    assert (found.level, found.subject, found.message) == ("error", "store", str(error))
 
 
 class FakeEngine:
@@ -331,14 +331,14 @@ class FakeEngine:
     window = 10
     again_after = 60.0
 
-    def __init__(self, *faults: Fault) -> None:
+    def __init__(self, *faults: Finding) -> None:
         self._faults = faults
 
     def attach(self, receiver: WebhookReceiver) -> None: ...
 
     def enqueue(self, connection: object, endpoint: str, numbers: object) -> None: ...
 
-    def faults(self) -> Iterable[Fault]:
+    def faults(self) -> Iterable[Finding]:
         return self._faults
 
 
@@ -357,7 +357,7 @@ def test_check_finds_a_database_that_can_only_be_read() -> None:
         engine.dispose()
         (found,) = operations.check(SQLInbox(url))
     assert (found.level, found.subject) == ("error", "store")
-    assert "read-only transaction" in found.said
+    assert "read-only transaction" in found.message
 
 
 def test_check_of_a_store_that_is_away_says_it_once(tmp_path: Path) -> None:
@@ -368,19 +368,23 @@ def test_check_of_a_store_that_is_away_says_it_once(tmp_path: Path) -> None:
     (tmp_path / "inbox.db.lock").mkdir()
     result = run("check", "--inbox", f"sqlite:///{tmp_path / 'inbox.db'}", status=1)
     assert result.stdout.startswith("error   store: the lock file")
-    assert "mend its URL, permissions or disk" in result.stdout
+    assert "correct its URL, permissions or disk" in result.stdout
     assert result.stderr == ""
 
 
 def test_check_looks_at_the_engine(tmp_path: Path) -> None:
     inbox = SQLInbox(f"sqlite:///{tmp_path / 'inbox.db'}")
     well = WebhookReceiver(inbox=inbox, engine=FakeEngine())
-    ill = WebhookReceiver(inbox=inbox, endpoint="ill", engine=FakeEngine(Fault("it forgets", "tell it not to")))
-    late = WebhookReceiver(inbox=inbox, endpoint="late", engine=FakeEngine(Fault("it dawdles", "urge it", "warning")))
+    ill = WebhookReceiver(
+        inbox=inbox, endpoint="ill", engine=FakeEngine(Finding("forgetful", "it forgets", "remind it"))
+    )
+    late = WebhookReceiver(
+        inbox=inbox, endpoint="late", engine=FakeEngine(Finding("slow", "it is slow", level="warning"))
+    )
     plain = WebhookReceiver(inbox=inbox, endpoint="plain")
     found = {finding.subject: finding for finding in operations.check(inbox, [well, ill, late, plain])}
     assert found["fake of default"].level == "ok"
-    assert found["fake of ill"] == operations.Finding("error", "fake of ill", "it forgets", "tell it not to")
+    assert found["fake of ill"] == Finding("forgetful", "it forgets", "remind it", subject="fake of ill")
     assert found["fake of late"].level == "warning"
     with pytest.raises(ConfigurationError, match="engine= runs what is stored"):
         WebhookReceiver(engine=FakeEngine())

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
     from pathlib import Path
 
-    from roovet_webhooks.inbox.engine import Fault
+    from roovet_webhooks.findings import Finding
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -194,7 +194,7 @@ class Notes:
             raise self.fault
         self.numbers += numbers
 
-    def faults(self) -> list[Fault]:
+    def faults(self) -> list[Finding]:
         return []
 
     def run(self, number: int) -> None:
@@ -457,11 +457,11 @@ def test_a_suspect_has_no_company() -> None:
 def test_celery_s_broker_is_looked_at(service: str) -> None:
     app = celery.Celery(broker=url_of(service))
     engine = CeleryEngine(app, queue=f"roovet-{token_hex(6)}")
-    assert [fault.said for fault in engine.faults() if fault.level == "error"] == []
+    assert [fault.message for fault in engine.faults() if fault.level == "error"] == []
     with app.connection_for_write() as connection:
         engine._queue(connection).bind(connection.channel()).delete()
     app.conf.worker_prefetch_multiplier = 4
-    assert [fault.said for fault in engine.faults() if fault.level == "error"] == ["worker_prefetch_multiplier is 4"]
+    assert [fault.message for fault in engine.faults() if fault.level == "error"] == ["worker_prefetch_multiplier is 4"]
 
 
 DURABLE_REDIS = {"maxmemory-policy": "noeviction", "appendonly": "yes", "save": ""}
@@ -483,7 +483,7 @@ def test_a_redis_that_evicts_or_forgets_is_a_fault(
     engine = CeleryEngine(celery.Celery(broker=url_of("redis")))
     monkeypatch.setattr("redis.Redis.config_get", lambda _self, name: {name: (DURABLE_REDIS | settings)[name]})
     faults = list(engine.faults())
-    assert [text in fault.said for text, fault in zip(said, faults, strict=True)] == [True] * len(said)
+    assert [text in fault.message for text, fault in zip(said, faults, strict=True)] == [True] * len(said)
     assert {fault.level for fault in faults} <= {level}
 
 
@@ -494,7 +494,7 @@ def test_a_redis_that_keeps_its_settings_to_itself_is_to_be_looked_at_by_hand(mo
 
     monkeypatch.setattr("redis.Redis.config_get", forbidden)
     (fault,) = CeleryEngine(celery.Celery(broker=url_of("redis"))).faults()
-    assert (fault.level, "CONFIG is forbidden" in fault.said) == ("warning", True)
+    assert (fault.level, "CONFIG is forbidden" in fault.message) == ("warning", True)
 
 
 def test_a_queue_of_another_type_is_a_fault() -> None:
@@ -509,13 +509,13 @@ def test_a_queue_of_another_type_is_a_fault() -> None:
             (fault,) = engine.faults()
         finally:
             queue.delete()
-    assert fault.mend.startswith("the queue is there as another type than quorum")
+    assert fault.remedy.startswith("the queue exists with another type than quorum")
 
 
 @pytest.mark.parametrize(
     ("broker", "said"),
     [
-        ("nonsense://user:hunter2@127.0.0.1", "names no transport that is here: KeyError"),
+        ("nonsense://user:hunter2@127.0.0.1", "names no installed transport: KeyError"),
         ("amqp://user:hunter2@127.0.0.1:1//", "cannot be used"),
         ("memory://", "of the type memory"),
     ],
@@ -523,7 +523,7 @@ def test_a_queue_of_another_type_is_a_fault() -> None:
 )
 def test_a_broker_that_will_not_do_is_a_fault(broker: str, said: str) -> None:
     (fault,) = CeleryEngine(celery.Celery(broker=broker), timeout=1).faults()
-    assert said in fault.said
+    assert said in fault.message
     assert "hunter2" not in repr(fault)
 
 
@@ -535,8 +535,8 @@ def test_a_broker_that_accepts_and_never_answers_is_given_up(scheme: str) -> Non
         with pytest.raises(Exception, match=r"timed out|Timeout"):
             engine.enqueue(None, "default", [1])
         (fault,) = engine.faults()
-        assert "cannot be used" in fault.said
-        assert "password" not in fault.said
+        assert "cannot be used" in fault.message
+        assert "password" not in fault.message
 
 
 def test_a_broker_without_limits_of_its_own_is_taken_as_it_is() -> None:
@@ -582,7 +582,7 @@ def test_procrastinate_s_tables_are_looked_at(monkeypatch: pytest.MonkeyPatch) -
     with database() as url:
         app = procrastinate.App(connector=procrastinate.SyncPsycopgConnector(conninfo=psycopg_url(url)))
         engine = ProcrastinateEngine(app)
-        assert [fault.said for fault in engine.faults()] == ["Procrastinate's tables are missing"]
+        assert [fault.message for fault in engine.faults()] == ["Procrastinate's tables are missing"]
         with app.open():
             app.schema_manager.apply_schema()
         assert list(engine.faults()) == []
@@ -593,7 +593,7 @@ def test_procrastinate_s_tables_are_looked_at(monkeypatch: pytest.MonkeyPatch) -
     # Its pool would wait for 30 seconds.
     monkeypatch.setattr("psycopg_pool.ConnectionPool.open", wait_in_vain)
     (fault,) = engine.faults()
-    assert fault.said == "Procrastinate's database cannot be used: PoolTimeout"
+    assert fault.message == "Procrastinate's database cannot be used: PoolTimeout"
 
 
 def test_the_guide_s_application_and_commands_find_each_other(tmp_path: Path) -> None:

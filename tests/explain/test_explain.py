@@ -20,8 +20,8 @@ import werkzeug.datastructures
 from support import NOW, OTHER_SECRET, SECRET, headers_of
 
 from roovet_webhooks import ConfigurationError, Keyring, Secret, sign
-from roovet_webhooks.diagnosis import remedies_of
 from roovet_webhooks.explain import CODES, Diagnosis, explain
+from roovet_webhooks.explain.codes import remedies_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

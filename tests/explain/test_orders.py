@@ -14,7 +14,7 @@ from roovet_webhooks.explain import explain
 from roovet_webhooks.explain.forms import MOST_KEYS, SMALL, Document
 
 if TYPE_CHECKING:
-    from roovet_webhooks.diagnosis import Diagnosis, Finding
+    from roovet_webhooks.findings import Diagnosis, Finding
 
 VALUES: dict[str, Any] = {
     "event": "order.created",

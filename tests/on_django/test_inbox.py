@@ -983,7 +983,7 @@ class TestFaults:
 
     def test_a_network_file_system(self, monkeypatch: pytest.MonkeyPatch, on_sqlite: Shop) -> None:
         monkeypatch.setattr(dialects, "network_file_system", lambda _path: "nfs")
-        assert any("network file system (nfs)" in fault.text for fault in on_sqlite.inbox.faults())
+        assert any("network file system (nfs)" in fault.message for fault in on_sqlite.inbox.faults())
         assert dialects._place(None) == ()
 
     @pytest.mark.parametrize(
@@ -1021,8 +1021,8 @@ class TestFaults:
     ) -> None:
         monkeypatch.setattr(dialects, "KNOWS_MODES", knows)
         [fault] = on_sqlite.inbox.faults()
-        assert hint in fault.hint
-        assert fault.text in str(on_sqlite.inbox.fault())
+        assert hint in fault.remedy
+        assert fault.message in str(on_sqlite.inbox.fault())
 
     def test_servers_as_they_are_installed(self, shop: Shop) -> None:
         if shop.alias == "sqlite":
@@ -1033,7 +1033,7 @@ class TestFaults:
         settings = {"SHOW fsync": "off", "SHOW full_page_writes": "on"}
         monkeypatch.setattr(dialects, "_shown", lambda _connection, query: settings[query])
         [fault] = dialects._PostgreSQL().faults(connection)
-        assert (fault.code, "fsync=off" in fault.text) == ("roovet_webhooks.W004", True)
+        assert (fault.code, "fsync=off" in fault.message) == ("roovet_webhooks.W004", True)
 
     @pytest.mark.parametrize(
         ("changed", "told"),
@@ -1061,7 +1061,7 @@ class TestFaults:
             dialects, "_shown", lambda _connection, query: settings[query.rpartition("@")[2].removeprefix("GLOBAL.")]
         )
         found = dialects._MySQL().faults(connection)
-        assert [name for name in told if not any(name in fault.text for fault in found)] == []
+        assert [name for name in told if not any(name in fault.message for fault in found)] == []
         assert len(found) == len(told)
 
     def test_postgresql_commits_durably_whatever_the_session_says(self, shop: Shop) -> None:

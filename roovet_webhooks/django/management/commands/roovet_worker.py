@@ -135,7 +135,7 @@ def _named(name: str) -> WebhookReceiver:
 
 def _faults(inbox: DjangoInbox) -> list[str]:
     try:
-        return [f"{fault.text}: {fault.hint}" for fault in [*inbox.faults(), *inbox.advice()]]
+        return [f"{fault.message}: {fault.remedy}" for fault in [*inbox.faults(), *inbox.advice()]]
     except InboxError as error:
         return [str(error)]  # it is waited for
 

@@ -1,13 +1,11 @@
-"""What a diagnosis of a refused delivery is made of: `Finding`, `Diagnosis`, and the table of all codes.
-
-They stand apart from the search that makes them (`explain`), so that an error can carry a diagnosis without it.
-"""
+"""The codes of the findings of `explain`: what each means, and what to do about it."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+from roovet_webhooks.findings import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -180,24 +178,6 @@ _REMEDIES: Mapping[tuple[str, object], str] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that is wrong with a delivery, or that there is nothing wrong.
-
-    Attributes:
-        code: Stable identifier of the cause, such as ``body_trailing_newline``; a key of `CODES`.
-        message: What was found, in a sentence. Holds no secret, and no digest.
-        remedy: What to do about it, in a sentence.
-        evidence: Facts behind it, such as ``skew`` (seconds) or ``item`` (place in the header, from 1); safe to
-            log, and plain enough for JSON.
-    """
-
-    code: str
-    message: str
-    remedy: str
-    evidence: Mapping[str, object] = field(default_factory=dict[str, object])
-
-
 def remedies_of(code: str) -> frozenset[str]:
     """Return every remedy that a finding of a code may have."""
     return frozenset([CODES[code].remedy, *(remedy for (name, _), remedy in _REMEDIES.items() if name == code)])
@@ -208,24 +188,3 @@ def finding(code: str, message: str, **evidence: object) -> Finding:
     told = {name: value for name, value in evidence.items() if not isinstance(value, float) or math.isfinite(value)}
     remedy = _REMEDIES.get((code, told.get("change", told.get("via"))), CODES[code].remedy)
     return Finding(code, message, remedy, told)
-
-
-@dataclass(frozen=True, slots=True)
-class Diagnosis:
-    """What `explain` found.
-
-    Attributes:
-        verdict: What `verify` says of the same request: ``verified`` or ``refused``.
-        findings: At least one, the most likely cause first. The only one is ``ok`` when it is verified.
-        secret_name: Name of the secret that reproduces the given digest, under the mistake or without one; ``None``
-            when none does.
-    """
-
-    verdict: Literal["verified", "refused"]
-    findings: tuple[Finding, ...]
-    secret_name: str | None = None
-
-    @property
-    def codes(self) -> tuple[str, ...]:
-        """The codes of the findings, in their order."""
-        return tuple(finding.code for finding in self.findings)
