@@ -219,8 +219,6 @@ def _body(kind: type[msgspec.Struct], request: ApiRequest) -> msgspec.Struct:
         raise Refusal(400, f"the body is larger than {MAX_BODY_BYTES} bytes")
     try:
         content: object = _DECODER.decode(request.body)
-    except msgspec.ValidationError:
-        raise
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ArithmeticError) as error:
         raise Refusal(400, f"the body is not JSON: {error}") from None
     # A number in quotes would do for the decoder, and is no number.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -15,15 +16,22 @@ from typing import TYPE_CHECKING, Any
 
 import httpx2
 import pytest
+from rich.console import Console
+from starlette.testclient import TestClient
 from support import SECRET
 from support.cli import complaint, run
 
 from roovet_webhooks import WebhookReceiver
 from roovet_webhooks.asgi import WebhookApp
+from roovet_webhooks.cli.sandbox import _Log
+from roovet_webhooks.sandbox.outbox import DueMessage, Result
 from roovet_webhooks.serving import serving
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Iterator
+
+    from starlette.types import ASGIApp
 
 START = 60
 
@@ -214,3 +222,64 @@ class TestTrigger:
         with serving(WebhookApp(receiver)) as url:
             run("trigger", "order.created", "--to", url, "--id", "ord_1", "--set", "n=NaN")
         assert seen == ["order.created ord_1 {'n': 'NaN'}"]
+
+
+class _Served:
+    """Stands for the server: asks the application once, as a client on this machine and as a page elsewhere."""
+
+    def __init__(self, app: ASGIApp, **_options: object) -> None:
+        self._app = app
+        self.statuses: list[int] = []
+
+    def run(self, *, sockets: list[socket.socket]) -> None:
+        assert len(sockets) == 1
+        for host in ("127.0.0.1", "evil.example"):
+            with TestClient(self._app, base_url=f"http://{host}") as client:
+                self.statuses.append(client.get("/explorer").status_code)
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("host", "statuses"),
+    [("127.0.0.1", [200, 400]), ("localhost", [200, 400]), ("0.0.0.0", [200, 200])],  # noqa: S104 - in a test, for a moment
+)
+def test_only_a_sandbox_on_loopback_checks_the_host(
+    monkeypatch: pytest.MonkeyPatch, host: str, statuses: list[int]
+) -> None:
+    made: list[_Served] = []
+
+    def server_of(app: ASGIApp, **options: object) -> _Served:
+        made.append(_Served(app, **options))
+        return made[0]
+
+    monkeypatch.setattr("roovet_webhooks.cli.sandbox.server_of", server_of)
+    shown = run("sandbox", "--host", host, "--port", "0", "--forward", "http://127.0.0.1:9/hook")
+    assert made[0].statuses == statuses
+    for part in ("Roovet sandbox on http://", "Signing secret", "Sends to", "/explorer", "curl -H"):
+        assert part in shown.stdout
+
+
+def test_json_shows_only_what_was_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROOVET_WEBHOOK_SECRET", SECRET)
+    monkeypatch.setattr("roovet_webhooks.cli.sandbox.server_of", _Served)
+    ready = json.loads(run("sandbox", "--json", "--port", "0", "--forward", "http://127.0.0.1:9/hook").stdout)
+    assert ready["signing_secret"] is None
+    assert ready["api_key"].startswith("rvpk_")
+
+
+@pytest.mark.parametrize(
+    ("result", "retry_in", "line"),
+    [
+        (Result(200, 12), None, "200  order.created  ord_1  12 ms, http://shop.example/, attempt 2"),
+        (
+            Result(None, 5, "timeout", "refused"),
+            2.0,
+            "---  order.created  ord_1  5 ms, http://shop.example/, attempt 2, chaos: timeout, refused, again in 2.0 s",
+        ),
+    ],
+)
+def test_an_attempt_is_a_line(result: Result, retry_in: float | None, line: str) -> None:
+    output = io.StringIO()
+    message = DueMessage(1, 2, "order.created", "ord_1", "http://shop.example/", b"{}", (SECRET,))
+    _Log(Console(file=output, width=200)).sent(message, result, retry_in)
+    assert output.getvalue().strip().endswith(line)

@@ -133,14 +133,25 @@ def nobody() -> Iterator[str]:
 
 
 def test_an_event_made_of_options(shop: Shop, url: str) -> None:
-    result = send(url, *EVENT, "--field", "amount_cents=1250", "--field", 'note="é"', "--field", "lines=[1,{}]")
+    result = send(
+        url,
+        *EVENT,
+        "--field",
+        "rate=0.25",
+        "--field",
+        "amount_cents=1250",
+        "--field",
+        'note="é"',
+        "--field",
+        "lines=[1,{}]",
+    )
     assert result.exit_code == 0
     assert "200 OK" in result.stdout
     assert "Content-Type: application/json" in result.stdout
     assert '"status": "handled"' in result.stdout
     event = shop.deliveries[0].event
     assert (event.event, event.id) == ("order.created", "ord_123")
-    assert dict(event.extra) == {"amount_cents": 1250, "note": "é", "lines": [1, {}]}
+    assert dict(event.extra) == {"amount_cents": 1250, "note": "é", "lines": [1, {}], "rate": 0.25}
 
 
 @pytest.mark.parametrize("from_file", [True, False])

@@ -27,7 +27,6 @@ def test_the_test_command_is_the_same_everywhere() -> None:
     command = "python -m pytest -n 2"
     assert text_of("README.md").count(f"{command}\n```") == 1
     assert f"```sh\n.venv/bin/{command}\n```" in section_of("CONTRIBUTING.md", "Run the tests")
-    assert f"\n  {command} --cov " in text_of(".ci/run")
     assert f"\n  {command} --long --cov\n" in text_of(".ci/run")
 
 

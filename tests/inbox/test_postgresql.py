@@ -16,7 +16,7 @@ import pytest
 import sqlalchemy
 from sqlalchemy import event, text
 
-from inbox.worlds import claimed, given, run_in_transaction, state_of, take
+from inbox.worlds import LEASE, claimed, given, run_in_transaction, state_of, take
 from roovet_webhooks import ConfigurationError, InboxUnavailable
 from roovet_webhooks.inbox.protocol import Outcome, State, Stored, Verdict
 from roovet_webhooks.inbox.records import Query
@@ -383,3 +383,30 @@ def test_a_wait_for_a_row_has_an_end(postgresql: PostgreSQLWorld, monkeypatch: p
             with pytest.raises(InboxUnavailable, match="canceling statement due to lock timeout"):
                 operation()
     given(inbox.complete(claim, Outcome.HANDLED))
+
+
+def test_a_transaction_that_has_failed_is_not_taken_for_committed(postgresql: PostgreSQLWorld) -> None:
+    engine = sqlalchemy.create_engine(postgresql.url())
+    with engine.connect() as connection:
+        with pytest.raises(sqlalchemy.exc.DBAPIError):
+            connection.execute(text("SELECT 1 / 0"))
+        with pytest.raises(InboxUnavailable, match=r"had ended, or failed, before \(INERROR\)"):
+            store._check_open(connection)
+    engine.dispose()
+
+
+def test_a_claim_that_somebody_is_settling_is_not_reaped(postgresql: PostgreSQLWorld) -> None:
+    inbox, other = postgresql.process(), postgresql.process()
+    claimed(inbox, postgresql.delivery())
+    assert given(other.reap()) == []
+    postgresql.elapse(LEASE + 1)
+    assert given(other.reap()) == []  # seen for the first time
+    postgresql.elapse(LEASE + 1)
+    engine = sqlalchemy.create_engine(postgresql.url())
+    with engine.begin() as connection:
+        connection.execute(text("SELECT 1 FROM roovet_delivery FOR UPDATE"))
+        assert given(other.reap()) == []
+    engine.dispose()
+    given(other.reap())
+    postgresql.elapse(LEASE + 1)
+    assert len(given(other.reap())) == 1

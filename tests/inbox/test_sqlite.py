@@ -910,3 +910,18 @@ class TestLockFile:
             write_lock.take()
         second.give_back()
         write_lock.close()
+
+
+def test_the_committer_sees_whether_its_transaction_held() -> None:
+    engine = sqlalchemy.create_engine("sqlite://")
+    with engine.connect() as connection:
+        driver = store._driver(connection)
+        with pytest.raises(InboxUnavailable):
+            store._check_open(connection)
+        driver.execute("BEGIN")
+        store._check_open(connection)
+        with pytest.raises(InboxUnavailable):
+            store._check_ended(connection)
+        driver.execute("ROLLBACK")
+        store._check_ended(connection)
+    engine.dispose()

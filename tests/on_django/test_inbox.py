@@ -33,6 +33,7 @@ from support.worker import nothing, receiver_on
 from roovet_webhooks import ConfigurationError, Event, InboxUnavailable, Tenant, WebhookReceiver
 from roovet_webhooks.django import (
     DjangoInbox,
+    checks,
     database as databases,
     dialects,
     dispatch_view,
@@ -1175,3 +1176,18 @@ def test_a_receiver_whose_database_is_gone_hinders_no_other(tmp_path: Path) -> N
     cast("Any", other.inbox).close()
     with pytest.raises(ConfigurationError, match="has no 'gone'"):
         gone.receiver.check()
+
+
+def test_nothing_is_pruned_where_nothing_was_stored(on_sqlite: Shop) -> None:
+    purged = on_sqlite.inbox.prune()
+    assert (purged.bodies, purged.tombstones) == (0, 0)
+
+
+def test_the_check_of_handlers_waits_for_the_tables(on_sqlite: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    def workers() -> list[object]:
+        message = "no such table"
+        raise InboxUnavailable(message)
+
+    monkeypatch.setattr(checks, "receivers", list)
+    monkeypatch.setattr(on_sqlite.inbox, "workers", workers)
+    assert list(checks._mismatches(on_sqlite.inbox)) == []

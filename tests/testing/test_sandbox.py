@@ -116,6 +116,17 @@ def test_a_client_waits_by_letting_the_clock_tick(roovet_sandbox: LocalRoovet) -
     assert 120 <= roovet_sandbox.clock() - before <= 180
 
 
+def test_an_async_client_waits_by_letting_the_clock_tick(roovet_sandbox: LocalRoovet) -> None:
+    before = roovet_sandbox.clock()
+
+    async def play() -> None:
+        for _ in range(130):
+            await roovet_sandbox.async_client.wallet.balance()
+
+    anyio.run(play)
+    assert 120 <= roovet_sandbox.clock() - before <= 180
+
+
 def test_async_clients(roovet: Roovet, roovet_sandbox: LocalRoovet, receiver: WebhookReceiver) -> None:
     async def play() -> None:
         app = Starlette(routes=[Route(PATH, WebhookApp(receiver))])
