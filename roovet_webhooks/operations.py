@@ -139,7 +139,7 @@ def number_of(inbox: DurableInbox, which: str) -> int:
         return inbox.number_of(which)
     if not (which.isascii() and which.isdigit() and len(which) < _DIGITS):
         message = (
-            f"{which!r} is neither the number of a delivery nor an id such as dlv_5f2b8c1e9a7d4036b1c2d3e4f5061728"
+            f"{which!r} is neither the number of a delivery nor an id such as dlv_8824ab35c4e7f0299e1e308bc77590de"
         )
         raise DeliveryNotFound(message)
     return int(which)

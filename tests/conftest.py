@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hypothesis.core
@@ -16,6 +17,15 @@ from hypothesis import HealthCheck, settings
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import ModuleType
+
+if sys.dont_write_bytecode:
+    # Tests start hundreds of interpreters, and without bytecode each compiles what it imports: 3.0 s in place of 0.9 s
+    # for Django, SQLAlchemy, Flask and FastAPI. Nothing is written beside the sources.
+    os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix = str(
+        Path(__file__).parents[1] / ".pytest_cache" / "bytecode"
+    )
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
 
 pytest_plugins = ["roovet_webhooks.testing.plugin", "support.left_out"]
 
@@ -137,11 +147,11 @@ def _logger(name: str | None) -> Callable[[], None]:
 def _modules() -> Callable[[], None]:
     # A test that imports a module of the package anew leaves the new one in the package above it too.
     before: list[tuple[str, ModuleType, dict[str, Any], str, object]] = []
-    for name, module in sys.modules.items():
+    for name in [name for name in sys.modules if name.startswith("roovet_webhooks.")]:
         package, _, own = name.rpartition(".")
-        if name.startswith("roovet_webhooks.") and package in sys.modules:
+        if package in sys.modules:
             namespace = vars(sys.modules[package])
-            before.append((name, module, namespace, own, namespace.get(own)))
+            before.append((name, sys.modules[name], namespace, own, namespace.get(own)))
 
     def restore() -> None:
         for name, module, namespace, own, value in before:

@@ -9,6 +9,9 @@ import pytest
 from inbox.django_worlds import DJANGO_WORLDS
 from inbox.pooler import PoolerWorld
 from inbox.worlds import WORLDS, MemoryWorld, PostgreSQLWorld, SQLiteWorld, World
+from roovet_webhooks.django import dialects
+from roovet_webhooks.inbox.limits import SERVER_SECONDS
+from roovet_webhooks.inbox.sql.sqlite import SQLiteStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,6 +25,13 @@ DURABLE = [name for name in WORLDS if name != "memory"]
 def _lived(world: World) -> Iterator[World]:
     yield world
     world.close()
+
+
+@pytest.fixture(autouse=True)
+def _time_for_handlers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a transaction on SQLite last as long as one on a server, however busy the machine is."""
+    monkeypatch.setattr(SQLiteStore, "limit", SERVER_SECONDS)
+    monkeypatch.setattr(dialects, "SQLITE_SECONDS", SERVER_SECONDS)
 
 
 @pytest.fixture(params=list(WORLDS))

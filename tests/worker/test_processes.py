@@ -136,8 +136,8 @@ def test_a_poison_ends_dead_and_takes_nobody_with_it(shop: Shop) -> None:
 def test_two_workers_on_one_sqlite_file_share_the_work(shop: Shop) -> None:
     workers = [shop.worker("--concurrency", "2") for _ in range(2)]
     delivered = deliver_until_two_have_worked(shop)
-    (stats,) = cast("SQLInbox", shop.receiver.inbox).stats()
-    assert stats.workers == 2
+    inbox = cast("SQLInbox", shop.receiver.inbox)
+    eventually(lambda: inbox.stats()[0].workers == 2)
     eventually(lambda: shop.states == ["done"] * delivered)
     assert len(shop.did("quick")) == len(set(shop.did("quick"))) == delivered
     for worker in workers:
