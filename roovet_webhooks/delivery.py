@@ -164,8 +164,8 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         """Show what it is about; the body stays out of logs."""
-        about = f"event={self.event.event!r}, resource={self.event.id!r}"
-        return f"Delivery(id={self.id!r}, {about}, attempt={self.attempt})"
+        subject = f"event={self.event.event!r}, resource={self.event.id!r}"
+        return f"Delivery(id={self.id!r}, {subject}, attempt={self.attempt})"
 
     __str__ = __repr__
 

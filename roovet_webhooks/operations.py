@@ -19,8 +19,8 @@ from roovet_webhooks import telemetry
 from roovet_webhooks.errors import ConfigurationError, DeliveryNotFound, InboxError, InvalidTransition
 from roovet_webhooks.findings import Finding
 from roovet_webhooks.inbox.factory import inbox_of
-from roovet_webhooks.inbox.protocol import State
 from roovet_webhooks.inbox.serving import REMEDY, mismatches
+from roovet_webhooks.inbox.states import State
 from roovet_webhooks.receiving.bridge import SyncBridge, run
 
 if TYPE_CHECKING:
@@ -161,22 +161,22 @@ def iter_deliveries(inbox: DurableInbox, query: Query) -> Iterator[RecordedDeliv
 
 def to_dict(record: RecordedDelivery) -> dict[str, object]:
     """Return what is known about a recorded delivery as plain values for JSON: times in Unix seconds, no body."""
-    told: dict[str, object] = {"id": record.id, **msgspec.structs.asdict(record)}
+    fields: dict[str, object] = {"id": record.id, **msgspec.structs.asdict(record)}
     identity = record.identity
-    del told["identity"]
-    told.update(endpoint=identity.endpoint, tenant=identity.tenant, key=identity.key.hex())
-    told["history"] = [
+    del fields["identity"]
+    fields.update(endpoint=identity.endpoint, tenant=identity.tenant, key=identity.key.hex())
+    fields["history"] = [
         {**msgspec.structs.asdict(attempt), "runs": [msgspec.structs.asdict(run) for run in attempt.runs]}
         for attempt in record.history
     ]
-    return cast("dict[str, object]", msgspec.to_builtins(told))
+    return cast("dict[str, object]", msgspec.to_builtins(fields))
 
 
 def stats_to_dict(stats: Stats, *, now: float) -> dict[str, object]:
     """Return the counts of an endpoint as plain values for JSON."""
     waiting = None if stats.oldest_due is None else round(max(0.0, now - stats.oldest_due), 3)
-    told = {**msgspec.structs.asdict(stats), "oldest_due_seconds": waiting}
-    return cast("dict[str, object]", msgspec.to_builtins(told))
+    fields = {**msgspec.structs.asdict(stats), "oldest_due_seconds": waiting}
+    return cast("dict[str, object]", msgspec.to_builtins(fields))
 
 
 # What is done to them
@@ -322,38 +322,44 @@ def _store(inbox: DurableInbox) -> Iterator[Finding]:
 def _deliveries(stats: Sequence[Stats], now: float) -> Iterator[Finding]:
     if not stats:
         yield _ok("deliveries", "none has been recorded yet")
-    for of in stats:
-        waits = max(0.0, now - of.oldest_due) if of.oldest_due is not None else 0.0
-        if of.workers:
-            yield _ok(f"workers of {of.endpoint}", f"{of.workers} in the last minute")
+    for one in stats:
+        waits = max(0.0, now - one.oldest_due) if one.oldest_due is not None else 0.0
+        if one.workers:
+            yield _ok(f"workers of {one.endpoint}", f"{one.workers} in the last minute")
         else:
             message = "no worker has written a heartbeat for a minute"
             remedy = "start one: roovet-webhooks worker module:receiver, flask roovet worker or manage.py roovet_worker"
-            yield _problem(f"workers of {of.endpoint}", "no_worker", message, remedy)
+            yield _problem(f"workers of {one.endpoint}", "no_worker", message, remedy)
         if waits > LATE:
-            message = f"{of.counts[State.READY]} waiting, the first for {format_duration(waits)}"
+            message = f"{one.counts[State.READY]} waiting, the first for {format_duration(waits)}"
             remedy = (
                 "start more workers, or raise --concurrency; check whether a handler has become slow, or a delivery "
                 "holds back later ones of its resource"
             )
-            yield _problem(f"backlog of {of.endpoint}", "backlog", message, remedy, "warning")
+            yield _problem(f"backlog of {one.endpoint}", "backlog", message, remedy, "warning")
         else:
-            yield _ok(f"backlog of {of.endpoint}", f"{of.counts[State.READY]} waiting")
-        if of.unhandled:
-            reasons = "; ".join(of.unhandled_reasons)
-            message = f"{of.unhandled} wait for a handler that the processes which claimed them did not have: {reasons}"
-            yield _problem(f"handlers of {of.endpoint}", "handlers", message, REMEDY)
-        if of.crashed:
-            were = "was running when its" if of.crashed == 1 else "were running when their"
-            message = f"{of.crashed} {were} process ended; each runs alone until it is done"
+            yield _ok(f"backlog of {one.endpoint}", f"{one.counts[State.READY]} waiting")
+        if one.unhandled:
+            reasons = "; ".join(one.unhandled_reasons)
+            message = (
+                f"{one.unhandled} wait for a handler that the processes which claimed them did not have: {reasons}"
+            )
+            yield _problem(f"handlers of {one.endpoint}", "handlers", message, REMEDY)
+        if one.crashed:
+            were = "was running when its" if one.crashed == 1 else "were running when their"
+            message = f"{one.crashed} {were} process ended; each runs alone until it is done"
             remedy = "see `inbox list`: was a worker killed, or does a handler crash it or exhaust its memory?"
-            yield _problem(f"crashes of {of.endpoint}", "crashed", message, remedy, "warning")
-        if of.dead_letters:
+            yield _problem(f"crashes of {one.endpoint}", "crashed", message, remedy, "warning")
+        if one.dead_letters:
             remedy = (
                 "find the cause with `inbox list --state dead`, correct it, then `inbox replay` or `inbox purge` them"
             )
             yield _problem(
-                f"dead letters of {of.endpoint}", "dead_letters", f"{of.dead_letters} dead", remedy, "warning"
+                f"dead letters of {one.endpoint}",
+                "dead_letters",
+                f"{one.dead_letters} dead",
+                remedy,
+                "warning",
             )
 
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 import ast
 from graphlib import TopologicalSorter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 import roovet_webhooks
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ROOT = Path(roovet_webhooks.__file__).parent
 
@@ -86,10 +90,69 @@ def test_a_module_imports_only_what_stands_above_it(module: str) -> None:
             assert PLACE[other] < PLACE[own], f"{module} imports {imported}, which stands below it or beside it"
 
 
-def test_no_circle_at_module_level() -> None:
-    graph = {name: imports_of(path, at_run_time_and_module_level=True) - {name, ""} for name, path in MODULES.items()}
+def test_no_circle() -> None:
+    # Of any imports: at module level, in functions, and those that only type checkers follow.
+    graph = {name: imports_of(path) - {name, ""} for name, path in MODULES.items()}
     order = list(TopologicalSorter(graph).static_order())
     assert set(order) >= set(MODULES)
+
+
+# Private words that the code once had, each with the name that the field uses. They must not come back.
+REPLACED = {
+    "keeper": "maintenance thread",
+    "keeping": "renewing",
+    "floor": "capacity",
+    "feed": "poller",
+    "crew": "worker context",
+    "pace": "throughput",
+    "company": "isolation gate",
+    "suspect": "crashed",
+    "suspects": "crashed",
+    "claim_suspect": "claim_isolated",
+    "census": "store counts",
+    "turns": "write lock",
+    "enclosing": "implicit transaction",
+    "beat": "heartbeat",
+    "watch_over": "start_maintenance",
+    "tidy": "prune",
+    "hand_over": "enqueue",
+    "let_go": "close_quietly, release",
+    "tell": "log_event",
+    "told": "fields",
+    "about": "context",
+    "heard": "is_enabled",
+    "said": "message",
+    "mend": "remedy",
+    "of": "resolve, diagnose",
+    "described": "to_dict",
+    "examined": "check",
+    "lasting": "format_duration",
+    "counted": "stats_to_dict",
+    "admission": "request_checks",
+    "intake": "body",
+    "opening": "factory",
+    "disks": "filesystem",
+}
+
+
+def names_in(path: Path) -> Iterator[str]:
+    """Yield every name that a file gives: of itself, of classes, functions, arguments, variables and attributes."""
+    yield path.stem
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node.name
+        elif isinstance(node, ast.arg):
+            yield node.arg
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            yield node.attr
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_private_word_is_a_name(path: Path) -> None:
+    found = {name for name in names_in(path) if name.strip("_").lower() in REPLACED}
+    assert not found, f"use instead: {sorted(REPLACED[name.strip('_').lower()] for name in found)}"
 
 
 def test_the_face_imports_nothing_until_it_is_asked() -> None:

@@ -10,9 +10,9 @@ from sqlalchemy import Column, Integer, MetaData, Table, Text, create_engine, in
 from sqlalchemy.schema import CreateTable
 
 from roovet_webhooks import DropDelivery
-from roovet_webhooks.inbox.protocol import State
 from roovet_webhooks.inbox.records import Query
 from roovet_webhooks.inbox.sql import SQLInbox
+from roovet_webhooks.inbox.states import State
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection

@@ -97,9 +97,9 @@ class ApiStatusError(ApiError):
     """
 
     def __init__(self, detail: ErrorDetail, *, status: int, request_id: str | None = None) -> None:
-        about = f" (param {detail.param})" if detail.param is not None else ""
+        param = f" (param {detail.param})" if detail.param is not None else ""
         named = f" [request {request_id}]" if request_id is not None else ""
-        super().__init__(f"{status} {detail.type}: {detail.message}{about}{named}")
+        super().__init__(f"{status} {detail.type}: {detail.message}{param}{named}")
         self.status: int = status
         self.type: str = detail.type
         self.code: str = detail.code

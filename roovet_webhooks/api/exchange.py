@@ -228,7 +228,7 @@ class Exchange(Generic[T]):
             detail = ErrorDetail(type=ERROR_TYPES[429], code="429", message=message)
             failure = RateLimited(detail, status=429)
             failure.retry_after = wait
-            raise self._about(failure)
+            raise self._with_call(failure)
         return wait
 
     def request(self, http: httpx2.Client | httpx2.AsyncClient) -> httpx2.Request:
@@ -307,7 +307,7 @@ class Exchange(Generic[T]):
         status, request_id = answer.status, answer.request_id
         if status < _ERROR:
             message = f"{self._call.endpoint.name}: answered with {status}; redirects are not followed with the key"
-            return self._about(UndecodableAnswer(message, status=status, request_id=request_id))
+            return self._with_call(UndecodableAnswer(message, status=status, request_id=request_id))
         try:
             detail = msgspec.json.decode(answer.body, type=ErrorBody).error
         except (ValueError, RecursionError):
@@ -326,7 +326,7 @@ class Exchange(Generic[T]):
         failure.retryable = isinstance(failure, RateLimited) or (status in _RETRIED_STATUSES and self._repeatable)
         if isinstance(failure, InsufficientScope):
             failure.scope = self._call.endpoint.scope
-        return self._about(failure)
+        return self._with_call(failure)
 
     def _broken(self, error: httpx2.HTTPError) -> ApiError:
         name, seconds = self._call.endpoint.name, self._options.timeout
@@ -337,13 +337,13 @@ class Exchange(Generic[T]):
         )
         failure.sent = not isinstance(error, _NEVER_SENT)
         failure.retryable = self._repeatable or not failure.sent
-        return self._about(failure)
+        return self._with_call(failure)
 
     @property
     def _repeatable(self) -> bool:
         """Whether a request that may have acted can be sent again: it acts once, by its nature or its key."""
         return self._call.endpoint.idempotent
 
-    def _about(self, failure: E) -> E:
+    def _with_call(self, failure: E) -> E:
         failure.endpoint, failure.idempotency_key = self._call.endpoint.name, self._call.idempotency_key
         return failure

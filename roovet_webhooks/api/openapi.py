@@ -84,17 +84,17 @@ def openapi_document(*, server: str = BASE_URL, endpoints: Iterable[Endpoint[obj
 
 
 def _schemas(types: list[Any]) -> tuple[dict[Any, dict[str, Any]], dict[str, Any]]:
-    """Return a schema for each type and the components they refer to, described by the docstrings."""
+    """Return a schema for each type and the components they refer to, field by the docstrings."""
     schemas, components = msgspec.json.schema_components(types, ref_template=_TEMPLATE)
     for schema in components.values():
         text = inspect.cleandoc(schema["description"])
         schema["description"] = _plain(text.partition("\n\n")[0])
         for name, meaning in _ATTRIBUTE.findall(text):
             schema["properties"][name]["description"] = _plain(meaning)
-        for described in schema["properties"].values():
-            if described.get("format") == "decimal":  # msgspec's form of a Decimal is a string; the API's is a number
-                described["type"] = "number"
-                del described["format"]
+        for field in schema["properties"].values():
+            if field.get("format") == "decimal":  # msgspec's form of a Decimal is a string; the API's is a number
+                field["type"] = "number"
+                del field["format"]
     return dict(zip(types, schemas, strict=True)), components
 
 
@@ -128,7 +128,7 @@ def _operation(row: Endpoint[Any], schema_of: dict[Any, dict[str, Any]]) -> dict
 def _query_parameters(query: type[msgspec.Struct] | None) -> list[dict[str, Any]]:
     if query is None:
         return []
-    # A field that is inherited is described in the docstring of its class.
+    # A field that is inherited is field in the docstring of its class.
     lineage = [kind for kind in reversed(query.__mro__) if issubclass(kind, msgspec.Struct) and kind.__struct_fields__]
     properties = [(name, schema) for kind in lineage for name, schema in _properties(kind).items()]
     meanings = {name: schema.pop("description") for name, schema in properties if "description" in schema}

@@ -14,7 +14,7 @@ from roovet_webhooks import operations
 from roovet_webhooks._validation import number_and_noun
 from roovet_webhooks.cli.targets import with_filters, with_target
 from roovet_webhooks.errors import DeliveryNotFound
-from roovet_webhooks.inbox.protocol import Outcome, State
+from roovet_webhooks.inbox.states import Outcome, State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -145,9 +145,9 @@ def _changed(  # noqa: PLR0913 - what the two commands have in common
     would_be = len(numbers) - len(refused)
     done = 0 if dry_run else would_be
     if as_json:
-        told = [{"number": one.number, "reason": one.reason} for one in refused]
+        fields = [{"number": one.number, "reason": one.reason} for one in refused]
         extra = {"would_be": would_be} if dry_run else {}
-        click.echo(json.dumps({word: done, "refused": told, "missing": list(missing), **extra}))
+        click.echo(json.dumps({word: done, "refused": fields, "missing": list(missing), **extra}))
     else:
         would = f"{would_be} would be {word}." if dry_run else f"{done} {word}."
         click.echo(would)

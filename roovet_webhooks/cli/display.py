@@ -76,7 +76,7 @@ class Display(logging.Handler):
         if name in self._hidden or name in _SHOWN_ELSEWHERE:
             return
         word, style = _WORDS.get(name, (name, "yellow"))
-        about = [str(fields.pop(key)) for key in ("event_type", "resource", "code") if key in fields]
+        subject = [str(fields.pop(key)) for key in ("event_type", "resource", "code") if key in fields]
         reason = str(fields.pop("reason", ""))
         # The id of the delivery says the same, in half as many characters.
         fields.pop("key", None)
@@ -85,7 +85,7 @@ class Display(logging.Handler):
             fields.update(cast("dict[str, object]", evidence))
         error = record.exc_info[1] if record.exc_info else None
         raised = "" if error is None else plain(_traceback(error))
-        self._show(word, style, "  ".join(about), [line for line in (reason, _facts(fields)) if line], raised)
+        self._show(word, style, "  ".join(subject), [line for line in (reason, _facts(fields)) if line], raised)
 
     async def refused(self, error: WebhookError, request: WebhookRequest) -> None:
         """Show why a request was refused, and what to do about it."""
@@ -103,10 +103,10 @@ class Display(logging.Handler):
         """Show a request that did not go to the path of the endpoint."""
         self._show("not found", "yellow", request, [f"deliveries go to {path}"], "")
 
-    def _show(self, word: str, style: str, about: str, lines: list[str], block: str) -> None:
+    def _show(self, word: str, style: str, subject: str, lines: list[str], block: str) -> None:
         shown = Text(f"{time.strftime('%H:%M:%S')}  ", "dim")
         shown.append(f"{word:<14}", f"bold {style}")
-        shown.append(f"  {plain(about)}", "bold")
+        shown.append(f"  {plain(subject)}", "bold")
         for line in lines:
             shown.append(f"\n{_INDENT}{plain(line)}", "")
         for line in block.splitlines():

@@ -20,7 +20,7 @@ from roovet_webhooks.cli.groups import HELP_OPTIONS, Group
 from roovet_webhooks.cli.targets import with_filters, with_target
 from roovet_webhooks.cli.text import plain
 from roovet_webhooks.errors import DeliveryNotFound
-from roovet_webhooks.inbox.protocol import State
+from roovet_webhooks.inbox.states import State
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -136,13 +136,13 @@ def show(*, which: str, target: Target, body: bool, as_json: bool) -> int:
             return NOT_WELL
         click.echo(raw, nl=False)
         return 0
-    described = operations.to_dict(record)
+    fields = operations.to_dict(record)
     if as_json:
-        click.echo(json.dumps(described))
+        click.echo(json.dumps(fields))
         return 0
     console = _console()
     table = Table.grid(padding=(0, 2))
-    for name, value in described.items():
+    for name, value in fields.items():
         if name != "history":
             table.add_row(Text(name.replace("_", " "), "dim"), Text(plain(_shown(name, value))))
     console.print(table)
@@ -157,20 +157,20 @@ def show(*, which: str, target: Target, body: bool, as_json: bool) -> int:
 def stats(*, target: Target, as_json: bool) -> int:
     """Count deliveries by receiver and state."""
     now = time.time()
-    counted = target.inbox.stats()
+    endpoints = target.inbox.stats()
     if as_json:
-        for of in counted:
-            click.echo(json.dumps(operations.stats_to_dict(of, now=now)))
+        for endpoint in endpoints:
+            click.echo(json.dumps(operations.stats_to_dict(endpoint, now=now)))
         return 0
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("Endpoint", overflow="fold")
-    for heading in (*(state.capitalize() for state in State), "Suspects", "Oldest due", "Workers"):
+    for heading in (*(state.capitalize() for state in State), "Crashed", "Oldest due", "Workers"):
         table.add_column(heading, justify="right")
-    for of in counted:
-        waits = None if of.oldest_due is None else now - of.oldest_due
+    for endpoint in endpoints:
+        waits = None if endpoint.oldest_due is None else now - endpoint.oldest_due
         oldest = "-" if waits is None or waits < 0 else operations.format_duration(waits)
-        counts = (str(of.counts[state]) for state in State)
-        table.add_row(Text(plain(of.endpoint)), *counts, str(of.crashed), oldest, str(of.workers))
+        counts = (str(endpoint.counts[state]) for state in State)
+        table.add_row(Text(plain(endpoint.endpoint)), *counts, str(endpoint.crashed), oldest, str(endpoint.workers))
     if table.row_count:
         _console().print(table)
     else:

@@ -86,7 +86,7 @@ class Target(NamedTuple):
         return self._replace(path=path)
 
     @classmethod
-    def of(cls, url: str) -> Target:
+    def parse(cls, url: str) -> Target:
         """Read a URL.
 
         Raises:

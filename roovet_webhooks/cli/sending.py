@@ -29,7 +29,7 @@ _SHOWN_HEADERS = ("Content-Type", "Retry-After", "Allow", "Location")
 def target_of(_context: click.Context, _option: click.Parameter, url: str | None) -> Target | None:
     """Read the URL of an option or an argument."""
     try:
-        return None if url is None else Target.of(url)
+        return None if url is None else Target.parse(url)
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
 

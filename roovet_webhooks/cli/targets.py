@@ -12,8 +12,8 @@ from click.core import ParameterSource
 
 from roovet_webhooks import operations
 from roovet_webhooks.cli.loading import load_receiver
-from roovet_webhooks.inbox.protocol import Outcome, State
 from roovet_webhooks.inbox.records import Query
+from roovet_webhooks.inbox.states import Outcome, State
 
 if TYPE_CHECKING:
     from roovet_webhooks.inbox.protocol import DurableInbox

@@ -25,7 +25,7 @@ from roovet_webhooks.django.models import Delivery
 from roovet_webhooks.django.receivers import inboxes
 from roovet_webhooks.errors import DeliveryNotFound, InvalidTransition, PayloadError
 from roovet_webhooks.inbox.history import summary
-from roovet_webhooks.inbox.protocol import Outcome, State
+from roovet_webhooks.inbox.states import Outcome, State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

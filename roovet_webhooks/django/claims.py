@@ -13,9 +13,10 @@ from roovet_webhooks.django.fields import NAME_CHARACTERS, TENANT_CHARACTERS
 from roovet_webhooks.django.tables import tables
 from roovet_webhooks.errors import ConfigurationError, PayloadError
 from roovet_webhooks.inbox import changes
-from roovet_webhooks.inbox.protocol import Claimed, Outcome, State
+from roovet_webhooks.inbox.protocol import Claimed
 from roovet_webhooks.inbox.records import AttemptOutcome
 from roovet_webhooks.inbox.rows import claim_of, delivery_of, lost
+from roovet_webhooks.inbox.states import Outcome, State
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

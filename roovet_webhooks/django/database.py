@@ -14,7 +14,7 @@ from django.db import Error, IntegrityError, ProgrammingError, connections, tran
 from django.utils.connection import ConnectionDoesNotExist
 
 from roovet_webhooks.django.dialects import dialect_of
-from roovet_webhooks.django.lending import close, inherited, tidy_up
+from roovet_webhooks.django.lending import close, close_if_stale, inherited
 from roovet_webhooks.django.tables import NOT_SET_UP
 from roovet_webhooks.errors import ConfigurationError, InboxUnavailable
 from roovet_webhooks.inbox.deadlines import LOOK_SECONDS, OWN_SECONDS, cut_after
@@ -76,9 +76,9 @@ class Database:
     def location(self) -> str:
         """Which database it is, whatever alias it has, without a password."""
         connection = self.connection
-        told = connection.settings_dict
-        where = ":".join(str(told[name]) for name in ("HOST", "PORT") if told.get(name))
-        return f"Django's {connection.vendor} database {told.get('NAME')!s} {where}".rstrip()
+        settings = connection.settings_dict
+        where = ":".join(str(settings[name]) for name in ("HOST", "PORT") if settings.get(name))
+        return f"Django's {connection.vendor} database {settings.get('NAME')!s} {where}".rstrip()
 
     def check(self) -> None:
         """Check that it can hold an inbox.
@@ -155,7 +155,7 @@ class Database:
                 self._left.discard(connection)
                 close(connection)
             elif opened or connection.errors_occurred:
-                tidy_up(connection)
+                close_if_stale(connection)
 
     def note(self, error: Error | OSError) -> None:
         """Note what an error says of this thread's connection; `lent` closes it where it is of no more use."""

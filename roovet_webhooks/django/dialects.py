@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+from contextlib import contextmanager
 from math import inf
 from pathlib import Path
 from time import monotonic
@@ -12,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import django
 
-from roovet_webhooks.django.lending import instead_of
 from roovet_webhooks.findings import Finding
 from roovet_webhooks.inbox.filesystem import network_file_system
 from roovet_webhooks.inbox.lent import HandlerConnection, HandlerLimit
@@ -21,7 +21,7 @@ from roovet_webhooks.inbox.sql_text import ends_transaction, ends_transaction_on
 from roovet_webhooks.inbox.write_lock import WriteLock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Generator, Sequence
 
     from django.db.backends.base.base import BaseDatabaseWrapper
 
@@ -33,6 +33,16 @@ KNOWS_MODES = django.VERSION >= (5, 1)
 _MENDED = ((3, 44, 6), (3, 50, 7), (3, 51, 3))
 _WAL, _ROLLBACK = "wal", "delete"
 _OFF, _FULL, _EXTRA = 0, 2, 3
+
+
+@contextmanager
+def instead_of(connection: BaseDatabaseWrapper, name: str, method: Callable[..., object]) -> Generator[None]:
+    """Let a method of one connection be another for a block."""
+    setattr(connection, name, method)
+    try:
+        yield
+    finally:
+        delattr(connection, name)
 
 
 class Bound(Protocol):
@@ -146,12 +156,12 @@ class Dialect:
         """Connect for a handler's transaction."""
         connection.connect()
 
-    def bound(self, _connection: BaseDatabaseWrapper, _let_go: Callable[[], None], /) -> Bound:
+    def bound(self, _connection: BaseDatabaseWrapper, _release: Callable[[], None], /) -> Bound:
         """Lend the connection to a handler, and bound the time that it may keep its transaction open.
 
         Args:
             _connection: At the beginning of the transaction.
-            _let_go: Lets the next one write, where that has to be done at once.
+            _release: Lets the next one write, where that has to be done at once.
         """
         return _Deadline(SERVER_SECONDS)
 
@@ -189,12 +199,12 @@ class _SQLite(Dialect):
         with instead_of(connection, "get_connection_params", lambda: {**parameters(), "factory": HandlerConnection}):
             connection.connect()
 
-    def bound(self, connection: BaseDatabaseWrapper, let_go: Callable[[], None], /) -> Bound:
+    def bound(self, connection: BaseDatabaseWrapper, release: Callable[[], None], /) -> Bound:
         driver = connection.connection
         if not isinstance(driver, HandlerConnection):
             return _Deadline(SQLITE_SECONDS)
         driver.lend()
-        return HandlerLimit(driver, SQLITE_SECONDS, let_go)
+        return HandlerLimit(driver, SQLITE_SECONDS, release)
 
     def free_disk(self, connection: BaseDatabaseWrapper, /) -> int | None:
         path = _path_of(connection)
@@ -299,7 +309,7 @@ class _PostgreSQL(Dialect):
         settings = "set_config('synchronous_commit', 'on', true), set_config('lock_timeout', %s, true)"
         return int(_shown(connection, f"SELECT {_POSTGRESQL_NOW}, {settings}", str(round(1000 * wait))))
 
-    def bound(self, connection: BaseDatabaseWrapper, _let_go: Callable[[], None], /) -> Bound:
+    def bound(self, connection: BaseDatabaseWrapper, _release: Callable[[], None], /) -> Bound:
         return _ServersDeadline(SERVER_SECONDS, connection)
 
     def faults(self, connection: BaseDatabaseWrapper, /) -> Sequence[Finding]:

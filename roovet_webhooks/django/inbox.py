@@ -14,7 +14,7 @@ from roovet_webhooks.django import queries
 from roovet_webhooks.django.claims import Claims
 from roovet_webhooks.django.database import Database
 from roovet_webhooks.django.fields import NAME_CHARACTERS
-from roovet_webhooks.django.lending import tidy_up
+from roovet_webhooks.django.lending import close_if_stale
 from roovet_webhooks.django.tables import tables
 from roovet_webhooks.django.transactions import handler_transaction
 from roovet_webhooks.errors import ConfigurationError, InboxFull
@@ -25,9 +25,10 @@ from roovet_webhooks.inbox.codec import Bodies
 from roovet_webhooks.inbox.history import History, check_record_errors
 from roovet_webhooks.inbox.maintenance import MaintenanceThread, Watch, expiries, log_purged, log_reaped
 from roovet_webhooks.inbox.options import check_numbers, new_owner
-from roovet_webhooks.inbox.protocol import Claim, Claimed, Outcome, State, Stored, Verdict
+from roovet_webhooks.inbox.protocol import Claim, Claimed, Stored, Verdict
 from roovet_webhooks.inbox.records import AttemptOutcome, Health
 from roovet_webhooks.inbox.rows import heartbeats, lost
+from roovet_webhooks.inbox.states import Outcome, State
 from roovet_webhooks.inbox.threads import kind_of_threads
 from roovet_webhooks.inbox.trusted_time import TrustedTime
 from roovet_webhooks.retry import DAY
@@ -231,7 +232,7 @@ class DjangoInbox:
         try:
             yield maintenance.keep(claim)
         finally:
-            maintenance.let_go(claim)
+            maintenance.stop_renewing(claim)
 
     def _hold(self, claims: Sequence[Claim]) -> None:
         self._here().maintenance.hold(claims)
@@ -345,9 +346,9 @@ class DjangoInbox:
     ) -> None:
         """Give a claim back; see `Inbox.release`."""
         history = self._claims.history
-        told = None if error is None else history.error(error, attempt)
-        ended = functools.partial(history.settled, claim, attempt, AttemptOutcome.RELEASED, reason=told)
-        self._settle(claim, lambda now: changes.released(now=now, retry_in=retry_in, error=told), ended)
+        reason = None if error is None else history.error(error, attempt)
+        ended = functools.partial(history.settled, claim, attempt, AttemptOutcome.RELEASED, reason=reason)
+        self._settle(claim, lambda now: changes.released(now=now, retry_in=retry_in, error=reason), ended)
 
     def return_unhandled(
         self, claim: Claim, error: str, *, retry_in: float, attempt: RecordedAttempt | None = None
@@ -387,7 +388,7 @@ class DjangoInbox:
         finally:
             # In a thread that serves no request nobody else closes what the handler has used.
             for connection in connections.all(initialized_only=True):
-                tidy_up(connection)
+                close_if_stale(connection)
 
     # Keeping
 

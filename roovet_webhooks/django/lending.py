@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from django.db import Error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Generator
 
     from django.db.backends.base.base import BaseDatabaseWrapper
 
@@ -34,7 +34,7 @@ def own_connection(connection: BaseDatabaseWrapper, dialect: Dialect) -> Generat
     if connection.in_atomic_block or not is_settled or dialect.is_in_memory(connection):
         yield False
         return
-    tidy_up(connection)
+    close_if_stale(connection)
     process, before = os.getpid(), vars(connection).copy()
     connection.connection = None
     try:
@@ -46,16 +46,6 @@ def own_connection(connection: BaseDatabaseWrapper, dialect: Dialect) -> Generat
             inherited.append(before["connection"])
             before["connection"] = None
         vars(connection).update(before)
-
-
-@contextmanager
-def instead_of(connection: BaseDatabaseWrapper, name: str, method: Callable[..., object]) -> Generator[None]:
-    """Let a method of one connection be another for a block."""
-    setattr(connection, name, method)
-    try:
-        yield
-    finally:
-        delattr(connection, name)
 
 
 # Connections of a parent process: closing one in the child would drop the parent's locks, or end its session.
@@ -72,7 +62,7 @@ def close(connection: BaseDatabaseWrapper) -> None:
     connection.connection = None
 
 
-def tidy_up(connection: BaseDatabaseWrapper) -> None:
+def close_if_stale(connection: BaseDatabaseWrapper) -> None:
     """Close a connection that is broken or has been open for longer than ``CONN_MAX_AGE``."""
     if not connection.in_atomic_block:
         connection.close_if_unusable_or_obsolete()

@@ -13,9 +13,9 @@ from roovet_webhooks.django.tables import tables
 from roovet_webhooks.inbox import changes
 from roovet_webhooks.inbox.backlog import HEARTBEAT_IS_OLD
 from roovet_webhooks.inbox.maintenance import TIDYINGS
-from roovet_webhooks.inbox.protocol import State
 from roovet_webhooks.inbox.records import MOST_REASONS, Purged, Stats
 from roovet_webhooks.inbox.rows import Found, not_found, record_of, worker_of
+from roovet_webhooks.inbox.states import State
 from roovet_webhooks.retry import DAY
 
 if TYPE_CHECKING:
@@ -111,8 +111,8 @@ def body(claims: Claims, number: int) -> tuple[str, bytes] | None:
 def stats(claims: Claims, now: int) -> list[Stats]:
     """Count deliveries by endpoint and state."""
     counts: dict[str, dict[State, int]] = {}
-    counted = claims.rows().values_list("endpoint", "state").annotate(count=Count("id"))
-    for endpoint, state, count in counted:
+    by_state = claims.rows().values_list("endpoint", "state").annotate(count=Count("id"))
+    for endpoint, state, count in by_state:
         counts.setdefault(endpoint, dict.fromkeys(State, 0))[State(state)] = count
     # By an index, which has the tombstones apart.
     dead = claims.rows().filter(has_body__in=[True], state=State.DEAD.value)
@@ -173,9 +173,9 @@ def _locked(claims: Claims, number: int) -> Found:
 def heartbeat(database: Database, heartbeats: Iterable[Values], now: int) -> None:
     """Write a worker's heartbeat, and forget workers that have not been heard of for a day."""
     rows = tables().worker.objects.using(database.alias)
-    for said in heartbeats:
-        if not rows.filter(owner=said["owner"], endpoint=said["endpoint"]).update(**said):
-            rows.bulk_create([tables().worker(**said)])
+    for values in heartbeats:
+        if not rows.filter(owner=values["owner"], endpoint=values["endpoint"]).update(**values):
+            rows.bulk_create([tables().worker(**values)])
     rows.filter(seen_at__lt=now - changes.milliseconds(DAY)).delete()
 
 

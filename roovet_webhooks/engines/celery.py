@@ -144,7 +144,7 @@ class CeleryEngine:
         connection = getattr(self._mine, "connection", None)
         self._mine.connection = self._mine.producer = None
         if connection is not None:
-            _let_go(connection)
+            _release_quietly(connection)
 
     def faults(self) -> Iterator[Finding]:
         """Look at the broker and the application's settings; see `Engine.faults`."""
@@ -174,7 +174,7 @@ class CeleryEngine:
                 remedy = "the queue exists with another type than quorum: delete it once it is empty, or name another"
             yield Finding("broker", message, remedy)
         finally:
-            _let_go(connection)
+            _release_quietly(connection)
 
     def _broker_faults(self, connection: Any) -> Iterator[Finding]:  # noqa: ANN401 - kombu's
         kind = connection.transport.driver_type
@@ -191,7 +191,7 @@ class CeleryEngine:
             )
 
 
-def _let_go(connection: Any) -> None:  # noqa: ANN401 - kombu's
+def _release_quietly(connection: Any) -> None:  # noqa: ANN401 - kombu's
     with suppress(Exception):  # a broker that is away need not hear of it
         connection.release()
 

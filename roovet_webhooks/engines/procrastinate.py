@@ -65,11 +65,11 @@ class ProcrastinateEngine:
         self.again_after: float = again_after
         self._app = app
         self._receivers = Receivers(self.name)
-        self._company: IsolationGate | None = None
+        self._gate: IsolationGate | None = None
 
         async def run_delivery(endpoint: str, number: int) -> None:
-            company = self._of_this_loop()
-            await self._receivers.run(endpoint, number, company.bridge, company.of)
+            gate = self._of_this_loop()
+            await self._receivers.run(endpoint, number, gate.bridge, gate.admit)
 
         self._task = app.task(name=TASK, queue=queue, retry=False)(run_delivery)
 
@@ -79,9 +79,9 @@ class ProcrastinateEngine:
 
     def _of_this_loop(self) -> IsolationGate:
         loop = asyncio.get_running_loop()
-        if self._company is None or self._company.loop is not loop:
-            self._company = IsolationGate(loop)
-        return self._company
+        if self._gate is None or self._gate.loop is not loop:
+            self._gate = IsolationGate(loop)
+        return self._gate
 
     def enqueue(self, connection: Any, endpoint: str, numbers: Sequence[int]) -> None:  # noqa: ANN401 - the store's
         """Make a job for each delivery, in the transaction of a connection; see `Engine.enqueue`.
@@ -124,13 +124,13 @@ class IsolationGate:
         self.loop: asyncio.AbstractEventLoop = loop
         self.bridge: WorkerBridge = WorkerBridge(_UNBOUNDED)
         self._running = 0
-        self._turn = asyncio.Lock()
+        self._order = asyncio.Lock()
         self._left = asyncio.Event()
 
     @asynccontextmanager
-    async def of(self, claimed: Claimed) -> AsyncGenerator[None]:
-        """Wait for the company that a delivery may have, and be in it."""
-        async with self._turn:
+    async def admit(self, claimed: Claimed) -> AsyncGenerator[None]:
+        """Hold the gate while a delivery runs; one that has crashed waits until it is alone."""
+        async with self._order:
             alone = claimed.claim.crashes > 0
             while alone and self._running:
                 self._left.clear()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar, cast
 
 from roovet_webhooks import telemetry
 from roovet_webhooks.errors import ConfigurationError
-from roovet_webhooks.receiving.attempt import context
+from roovet_webhooks.receiving.attempt import log_context
 from roovet_webhooks.receiving.bridge import EXITS, NotAnExceptionError, SyncBridge
 from roovet_webhooks.signing.keys import forget_variables
 from roovet_webhooks.worker.bridge import patiently
@@ -104,7 +104,7 @@ class Receivers:
                     await receiver.handle(claimed, bridge=bridge)
         except Exception as error:  # noqa: BLE001 - a fault of ours; the lease runs out, and that counts
             forget_variables(error)
-            telemetry.log_event("engine.error", error, engine=self._engine, **context(claimed.delivery))
+            telemetry.log_event("engine.error", error, engine=self._engine, **log_context(claimed.delivery))
         except BaseException:
             if not begun:
                 await bridge.wait(inbox, inbox.release, claimed.claim, retry_in=0.0)

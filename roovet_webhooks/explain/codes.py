@@ -185,6 +185,6 @@ def remedies_of(code: str) -> frozenset[str]:
 
 def finding(code: str, message: str, **evidence: object) -> Finding:
     """Return a finding with the remedy that its code has; a number that JSON cannot write is no evidence."""
-    told = {name: value for name, value in evidence.items() if not isinstance(value, float) or math.isfinite(value)}
-    remedy = _REMEDIES.get((code, told.get("change", told.get("via"))), CODES[code].remedy)
-    return Finding(code, message, remedy, told)
+    facts = {name: value for name, value in evidence.items() if not isinstance(value, float) or math.isfinite(value)}
+    remedy = _REMEDIES.get((code, facts.get("change", facts.get("via"))), CODES[code].remedy)
+    return Finding(code, message, remedy, facts)

@@ -151,13 +151,13 @@ def _key_of(secret: Secret, now: float) -> Key:
     value = secret.reveal()
     if secret.active(now):
         return Key(secret.name, value)
-    about = f"the digest is that of the signing secret {secret.name!r}, which"
+    context = f"the digest is that of the signing secret {secret.name!r}, which"
     if secret.not_before is not None and not now >= secret.not_before:
-        message = f"{about} comes into use only in {secret.not_before - now:.0f} s"
+        message = f"{context} comes into use only in {secret.not_before - now:.0f} s"
         state, moment = "not yet in use", secret.not_before
     else:
         moment = cast("float", secret.expires)
-        message = f"{about} expired {now - moment:.0f} s ago"
+        message = f"{context} expired {now - moment:.0f} s ago"
         state = "expired"
     retired = finding("secret_retired", message, secret=secret.name, state=state, at=moment)
     return Key(secret.name, value, retired, (secret.not_before, secret.expires))
@@ -173,16 +173,16 @@ def _mended(texts: Sequence[tuple[str, str | bytes | Secret]], now: float) -> He
         if isinstance(text, Secret):
             keys.append(_key_of(text, now))
             continue
-        mended, found = _mend(name, text)
+        mended, found = _repair(name, text)
         faults += found
         # As it is held as well: the sender may have made the same mistake.
         keys += [Key(name, value) for value in dict.fromkeys([mended, encode_secret(text)]) if value]
     return Held(None, tuple(sorted(keys, key=_retired)), tuple(faults))
 
 
-def _mend(name: str, text: str | bytes) -> tuple[bytes, list[Finding]]:
+def _repair(name: str, text: str | bytes) -> tuple[bytes, list[Finding]]:
     """Return what a secret was meant to be, and what is wrong with it."""
-    about = f"the signing secret {name!r}"
+    context = f"the signing secret {name!r}"
     plain = text.strip()
     spaced = plain != text
     value = encode_secret(plain)
@@ -193,15 +193,15 @@ def _mend(name: str, text: str | bytes) -> tuple[bytes, list[Finding]]:
         value = encode_secret(inner)
     is_key = value.startswith(API_KEY_PREFIX.encode())
     faults = (
-        (spaced, "secret_has_whitespace", f"{about} begins or ends with white space"),
-        (quoted, "secret_is_quoted", f"{about} is wrapped in quotation marks"),
-        (b"\n" in value or b"\r" in value, "secret_has_whitespace", f"{about} has a line break in it"),
-        (is_placeholder(value), "secret_is_placeholder", f"{about} is no secret, but stands for one"),
-        (is_key, "secret_is_api_key", f"{about} is an API key ({API_KEY_PREFIX}…), which signs nothing"),
+        (spaced, "secret_has_whitespace", f"{context} begins or ends with white space"),
+        (quoted, "secret_is_quoted", f"{context} is wrapped in quotation marks"),
+        (b"\n" in value or b"\r" in value, "secret_has_whitespace", f"{context} has a line break in it"),
+        (is_placeholder(value), "secret_is_placeholder", f"{context} is no secret, but stands for one"),
+        (is_key, "secret_is_api_key", f"{context} is an API key ({API_KEY_PREFIX}…), which signs nothing"),
         (
             not is_key and len(value) < MINIMUM_SECRET_BYTES,
             "secret_too_short",
-            f"{about} has {len(value)} bytes, fewer than {MINIMUM_SECRET_BYTES}",
+            f"{context} has {len(value)} bytes, fewer than {MINIMUM_SECRET_BYTES}",
         ),
     )
     return value, [finding(code, message, secret=name) for wrong, code, message in faults if wrong]

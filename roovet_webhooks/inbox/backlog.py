@@ -61,23 +61,23 @@ class Backlog:
         self._look_at = now + LOOK_EVERY
         return True
 
-    def look(self, census: StoreCounts) -> None:
+    def look(self, counts: StoreCounts) -> None:
         """Look at the disk, the number of open deliveries and the workers' heartbeats."""
         began = self._clock()
-        self.full = self.fault(census)
+        self.full = self.fault(counts)
         moment = self._clock()
         # A long count is made more seldom: it shares its transaction with those who wait to be answered.
         self._look_at = moment + max(LOOK_EVERY, 20 * (moment - began))
         for endpoint, ask_at in self._workers_needed.items():
             if moment >= ask_at:
                 self._workers_needed[endpoint] = moment + ASK_FOR_WORKERS_EVERY
-                if not census.workers(endpoint):
+                if not counts.workers(endpoint):
                     telemetry.log_event("inbox.no_worker", endpoint=endpoint)
 
-    def fault(self, census: StoreCounts) -> str | None:
+    def fault(self, counts: StoreCounts) -> str | None:
         """Return why no new delivery can be taken; ``None`` when there is room."""
-        free = census.free_disk()
+        free = counts.free_disk()
         if free is not None and free < self._min_free_disk:
             return f"the disk has {free} bytes left, and min_free_disk is {self._min_free_disk}"
-        count = census.open_deliveries(self._most)
+        count = counts.open_deliveries(self._most)
         return f"{count} deliveries are open, and max_backlog is {self._most}" if count >= self._most else None

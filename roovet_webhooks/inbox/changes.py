@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import msgspec
 
 from roovet_webhooks.events import MAX_TIMESTAMP
-from roovet_webhooks.inbox.protocol import Outcome, State, Step, next_state
+from roovet_webhooks.inbox.states import Outcome, State, Step, next_state
 from roovet_webhooks.tracebacks import shortened
 
 if TYPE_CHECKING:
@@ -134,15 +134,15 @@ def failed(claim: Claim, error: str, *, now: int, retry_in: float) -> Values:
     """Return what a failure writes that leaves attempts."""
     state = next_state(State.CLAIMED, Step.FAIL)
     available_at = _later(now, retry_in)
-    counted = {"failures": claim.failures + 1, "last_error": shortened(error)}
-    return {"state": state, "available_at": available_at, "handed_at": None, **counted, **_FREE, **_FOUND}
+    columns = {"failures": claim.failures + 1, "last_error": shortened(error)}
+    return {"state": state, "available_at": available_at, "handed_at": None, **columns, **_FREE, **_FOUND}
 
 
 def released(*, now: int, retry_in: float, error: str | None = None) -> Values:
     """Return what giving a claim back writes; without an ``error`` the last one stays."""
     state = next_state(State.CLAIMED, Step.RELEASE)
-    told = {} if error is None else {"last_error": shortened(error)}
-    return {"state": state, "available_at": _later(now, retry_in), "handed_at": None, **told, **_FREE, **_FOUND}
+    columns = {} if error is None else {"last_error": shortened(error)}
+    return {"state": state, "available_at": _later(now, retry_in), "handed_at": None, **columns, **_FREE, **_FOUND}
 
 
 def unhandled(claim: Claim, error: str, *, now: int, retry_in: float) -> Values:
@@ -155,8 +155,8 @@ def buried(claim: Claim, error: str, outcome: Outcome, *, now: int) -> Values:
     """Return what the death of a delivery writes; a last failure counts like any other."""
     state = next_state(State.CLAIMED, Step.BURY)
     failures = claim.failures + (outcome is Outcome.FAILED)
-    told = {"failures": failures, "last_error": shortened(error)}
-    return {"state": state, "outcome": outcome, "finished_at": now, **told, **_FREE, **_FOUND}
+    columns = {"failures": failures, "last_error": shortened(error)}
+    return {"state": state, "outcome": outcome, "finished_at": now, **columns, **_FREE, **_FOUND}
 
 
 def expired(crashes: int, *, now: int, retry_in: float | None) -> Values:

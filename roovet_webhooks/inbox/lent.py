@@ -246,13 +246,13 @@ class HandlerLimit:
     Args:
         driver: In a transaction.
         seconds: For which it may stay open.
-        let_go: Lets the next writer begin, while the handler of this one still runs.
+        release: Lets the next writer begin, while the handler of this one still runs.
     """
 
-    def __init__(self, driver: HandlerConnection, seconds: float, let_go: Callable[[], None]) -> None:
+    def __init__(self, driver: HandlerConnection, seconds: float, release: Callable[[], None]) -> None:
         self._driver = driver
         self._seconds = seconds
-        self._let_go = let_go
+        self._release = release
         self._expired = False
         self._timer = threading.Timer(seconds, self._end)
         self._timer.daemon = True
@@ -269,7 +269,7 @@ class HandlerLimit:
     def _end(self) -> None:
         self._expired = True
         self._driver.kill(str(too_long(self._seconds)))
-        self._let_go()
+        self._release()
 
     def check(self) -> None:
         """Check that it goes on; see `Limit.check`."""

@@ -179,7 +179,7 @@ class MaintenanceThread:
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
-        self._told: dict[str, str] = {}
+        self._logged: dict[str, str] = {}
 
     def hold(self, claims: Iterable[Claim]) -> None:
         """Renew claims from now on, which the store has just granted or renewed.
@@ -209,7 +209,7 @@ class MaintenanceThread:
         # Where no thread can be had, the next claim or heartbeat asks for one again; a lease is longer than that.
         self._try("start", self.start)
 
-    def let_go(self, claim: Claim) -> None:
+    def stop_renewing(self, claim: Claim) -> None:
         """Renew a claim no more."""
         with self._lock:
             held = self._held.get(claim.number)
@@ -251,11 +251,11 @@ class MaintenanceThread:
     def _try(self, name: str, work: Callable[[], object]) -> None:
         try:
             work()
-            self._told.pop(name, None)
+            self._logged.pop(name, None)
         except InboxError as error:
             # Once an outage, however long it lasts.
-            if self._told.get(name) != str(error):
-                self._told[name] = str(error)
+            if self._logged.get(name) != str(error):
+                self._logged[name] = str(error)
                 telemetry.log_event("inbox.maintenance_failed", code=error.code, reason=str(error))
         except Exception as error:  # noqa: BLE001 - the thread must outlive whatever goes wrong once
             telemetry.log_event("inbox.maintenance_failed", error)

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, ClassVar
 import msgspec
 
 from roovet_webhooks.errors import ConfigurationError, InboxFull, LeaseLost
-from roovet_webhooks.inbox.protocol import Claim, Outcome, State, Step, Stored, Verdict, next_state
+from roovet_webhooks.inbox.protocol import Claim, Stored, Verdict
+from roovet_webhooks.inbox.states import Outcome, State, Step, next_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

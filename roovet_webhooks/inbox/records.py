@@ -9,7 +9,7 @@ import msgspec
 
 from roovet_webhooks.delivery import Identity, id_of
 from roovet_webhooks.errors import ConfigurationError
-from roovet_webhooks.inbox.protocol import Outcome, State  # noqa: TC001 - types of fields, which msgspec reads
+from roovet_webhooks.inbox.states import Outcome, State  # noqa: TC001 - types of fields, which msgspec reads
 
 MOST_REASONS = 5
 """How many different errors `Stats` has of deliveries that no process can handle."""

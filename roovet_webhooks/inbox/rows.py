@@ -11,8 +11,9 @@ from roovet_webhooks.delivery import Delivery
 from roovet_webhooks.errors import DeliveryNotFound, InvalidTransition, LeaseLost
 from roovet_webhooks.events import parse_envelope
 from roovet_webhooks.inbox import changes
-from roovet_webhooks.inbox.protocol import Claim, Outcome, State
+from roovet_webhooks.inbox.protocol import Claim
 from roovet_webhooks.inbox.records import RecordedDelivery, WorkerRecord
+from roovet_webhooks.inbox.states import Outcome, State
 from roovet_webhooks.routing import ANY_HANDLER
 
 if TYPE_CHECKING:

@@ -106,7 +106,7 @@ class FileLock:
             self._descriptor = None
 
 
-class Turn:
+class HeldWriteLock:
     """The right to write. Whoever keeps it too long loses it to the thread that watches the time.
 
     Args:
@@ -146,7 +146,7 @@ class WriteLock:
         self._thread = threading.Lock()
         self._wait = wait
 
-    def take(self) -> Turn:
+    def take(self) -> HeldWriteLock:
         """Wait for a turn, and take it.
 
         Raises:
@@ -161,7 +161,7 @@ class WriteLock:
         except BaseException:
             self._thread.release()
             raise
-        return Turn(self._end)
+        return HeldWriteLock(self._end)
 
     def _end(self) -> None:
         if self._file is not None:
@@ -189,11 +189,11 @@ class WriteLock:
     @contextmanager
     def held(self) -> Generator[None]:
         """Take a turn, and give it back; errors as `take`."""
-        turn = self.take()
+        held = self.take()
         try:
             yield
         finally:
-            turn.give_back()
+            held.give_back()
 
     def close(self) -> None:
         """Close the lock file."""

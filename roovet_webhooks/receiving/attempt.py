@@ -22,8 +22,8 @@ from roovet_webhooks.errors import (
 )
 from roovet_webhooks.inbox.handler_transaction import HandlerScope
 from roovet_webhooks.inbox.history import summary
-from roovet_webhooks.inbox.protocol import Outcome
 from roovet_webhooks.inbox.records import AttemptOutcome, RecordedAttempt, RecordedRun
+from roovet_webhooks.inbox.states import Outcome
 from roovet_webhooks.receiving.bridge import EXITS, NotAnExceptionError, is_async
 from roovet_webhooks.receiving.unhandled import coverage
 from roovet_webhooks.tracebacks import message_of, short_traceback, shortened
@@ -86,7 +86,7 @@ class Attempt:
     Args:
         plan: Who wants which event.
         claimed: The delivery and its claim.
-        about: The delivery's `context`, for what is told of each run.
+        context: The delivery's `log_context`, for what is told of each run.
         inbox: What the claim is of.
         bridge: How handlers are called.
         retry: When to try again.
@@ -102,7 +102,7 @@ class Attempt:
         plan: Plan,
         claimed: Claimed,
         *,
-        about: Mapping[str, object],
+        context: Mapping[str, object],
         inbox: Inbox,
         bridge: Bridge,
         retry: RetryPolicy,
@@ -111,7 +111,7 @@ class Attempt:
     ) -> None:
         self._plan = plan
         self._delivery, self._claim = claimed
-        self._about = about
+        self._context = context
         self._inbox = inbox
         self._bridge = bridge
         self._retry = retry
@@ -199,7 +199,7 @@ class Attempt:
             if handler.name in self._claim.succeeded:
                 continue
             scope = self._scope(handler)
-            run = telemetry.HandlerRun(handler.name, self._about)
+            run = telemetry.HandlerRun(handler.name, self._context)
             self._running = handler.name, run
             try:
                 with run:
@@ -208,10 +208,10 @@ class Attempt:
                     with nullcontext() if scope is None else scope.lifetime():
                         await self._bridge.call(self._callable(handler, scope), *arguments)
             except EXITS as error:
-                telemetry.log_event("handler.failed", error, **run.told)
+                telemetry.log_event("handler.failed", error, **run.fields)
                 raise
             except Exception as error:  # noqa: BLE001 - whatever a handler raises is its failure
-                await self._take(error, handler, run.told, committed=scope is not None and scope.committed)
+                await self._take(error, handler, run.fields, committed=scope is not None and scope.committed)
             else:
                 self._end_run("handled")
                 if several and not (scope is not None and scope.committed):
@@ -228,29 +228,29 @@ class Attempt:
             return handler.function  # it cannot run inside of a transaction: what it awaits runs elsewhere
         return _in_this_process(handler.function if scope is None else scope.around(handler.function))
 
-    async def _take(self, error: Exception, handler: Handler, told: Mapping[str, object], *, committed: bool) -> None:
+    async def _take(self, error: Exception, handler: Handler, fields: Mapping[str, object], *, committed: bool) -> None:
         """Note what a handler raised, and tell it."""
         if isinstance(error, DropDelivery) and not committed:
-            telemetry.log_event("handler.dropped", reason=str(error), **told)
+            telemetry.log_event("handler.dropped", reason=str(error), **fields)
             self._end_run("dropped", error)
             self._dropped = True
             return
         if isinstance(error, RetryLater) and not committed:
-            telemetry.log_event("handler.retry_later", reason=str(error), **told)
+            telemetry.log_event("handler.retry_later", reason=str(error), **fields)
             self._end_run("retry_later", error)
             self._later = _longer(self._later, error)
             return
         begin_with_users_code(error)
         if committed:
             # Its effects are there and its success is recorded: there is nothing that a retry could do.
-            telemetry.log_event("handler.failed_after_commit", error, **told)
+            telemetry.log_event("handler.failed_after_commit", error, **fields)
             self._end_run("handled", error)
         else:
             self._end_run("failed", error)
             if isinstance(error, EventValidationError):
                 self._undecodable.append(handler.name)
             self._is_final = self._is_final or isinstance(error, CommittedByHandler)
-            telemetry.log_event("handler.failed", error, **told)
+            telemetry.log_event("handler.failed", error, **fields)
         await call_hooks(self._plan.error_hooks, self._bridge, error, self._delivery)
 
     def _end_run(self, outcome: RunOutcome, error: BaseException | None = None) -> None:
@@ -307,7 +307,7 @@ class Attempt:
     async def _settle_missing(self, found: Coverage) -> HandlerMissing:
         """Settle the claim on a delivery of which another process has to run a part, and return what to raise."""
         inbox, claim = cast("DurableInbox", self._inbox), self._claim
-        self._unhandled.missing(found, self._about)
+        self._unhandled.missing(found, self._context)
         attempt = msgspec.structs.replace(self._ended(AttemptOutcome.UNHANDLED), reason=shortened(found.reason))
         since = self._now if claim.unhandled_since is None else claim.unhandled_since
         after = self._retry.after_missing(age=self._now - since)
@@ -386,7 +386,7 @@ async def call_hooks(hooks: Sequence[Callable[..., object]], bridge: Bridge, *ar
             telemetry.log_event("hook.failed", error, hook=getattr(hook, "__qualname__", repr(hook)))
 
 
-def context(delivery: Delivery) -> dict[str, object]:
+def log_context(delivery: Delivery) -> dict[str, object]:
     """Return what every log event about a delivery says of it."""
     return {
         "event_type": delivery.event.event,

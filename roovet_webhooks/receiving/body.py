@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from roovet_webhooks.signing.verifier import Verification
 
 
-class Intake:
+class BodyReader:
     """Takes a body chunk by chunk.
 
     Args:

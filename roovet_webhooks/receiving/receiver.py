@@ -29,8 +29,9 @@ from roovet_webhooks.errors import (
 from roovet_webhooks.events import parse_envelope
 from roovet_webhooks.inbox.factory import InboxLike, inbox_of
 from roovet_webhooks.inbox.memory import MemoryInbox
-from roovet_webhooks.inbox.protocol import Claimed, DurableInbox, Inbox, OnDead, Ordering, Outcome, Served, Verdict
+from roovet_webhooks.inbox.protocol import Claimed, DurableInbox, Inbox, OnDead, Ordering, Served, Verdict
 from roovet_webhooks.inbox.serving import listed, same
+from roovet_webhooks.inbox.states import Outcome
 from roovet_webhooks.messages import (
     DROPPED,
     DUPLICATE,
@@ -41,8 +42,8 @@ from roovet_webhooks.messages import (
     WebhookResponse,
     error_response,
 )
-from roovet_webhooks.receiving.attempt import Attempt, begin_with_users_code, call_hooks, context
-from roovet_webhooks.receiving.body import Intake
+from roovet_webhooks.receiving.attempt import Attempt, begin_with_users_code, call_hooks, log_context
+from roovet_webhooks.receiving.body import BodyReader
 from roovet_webhooks.receiving.bridge import EXITS, AsyncBridge, Bridge, SyncBridge, run
 from roovet_webhooks.receiving.refusal import Diagnostics
 from roovet_webhooks.receiving.request_checks import admit
@@ -65,14 +66,14 @@ DEFAULT_BODY_TIMEOUT = 10.0
 
 _ENDPOINT = re.compile(r"[a-z0-9_-]+")
 _ANSWERS = {Outcome.HANDLED: HANDLED, Outcome.IGNORED: IGNORED, Outcome.DROPPED: DROPPED}
-_TOLD = {outcome: f"delivery.{outcome}" for outcome in Outcome}
-_TOLD_STORED = {
+_ENDED = {outcome: f"delivery.{outcome}" for outcome in Outcome}
+_STORED = {
     Verdict.NEW: "delivery.stored",
     Verdict.DUPLICATE: "delivery.duplicate",
     Verdict.IN_FLIGHT: "delivery.in_flight",
     Verdict.TOO_OLD: "delivery.too_old",
 }
-_TOLD_UNDONE: Mapping[type[WebhookError], str] = {
+_UNDONE: Mapping[type[WebhookError], str] = {
     RetryLater: "delivery.retry_later",
     HandlerMissing: "delivery.unhandled",
 }
@@ -408,7 +409,7 @@ class WebhookReceiver(Router):
                     response = await bridge.finish(self._process(delivery, plan, bridge, receipt))
             except WebhookError as error:
                 receipt.refused(error)
-                await self._tell(error, request, bridge)
+                await self._report(error, request, bridge)
                 return error_response(error)
             except Exception as error:  # noqa: BLE001 - a fault of ours must not show a stranger a debug page
                 forget_variables(error)
@@ -430,13 +431,13 @@ class WebhookReceiver(Router):
                 delivery = await self._open(request, bridge)
             except WebhookError as error:
                 receipt.refused(error)
-                await self._tell(error, request, bridge)
+                await self._report(error, request, bridge)
                 raise
             except BaseException as error:
                 forget_variables(error)
                 raise
             if receipt.traces:
-                receipt.opened(context(delivery), delivery.signed_at - delivery.received_at)
+                receipt.opened(log_context(delivery), delivery.signed_at - delivery.received_at)
         for observer in self._observers:
             observer.on_opened(delivery)
         return delivery
@@ -448,14 +449,14 @@ class WebhookReceiver(Router):
             head = admit(request, max_body_bytes=self._max_body_bytes)
             signature = parse_signature(head.signature, accept_truncated=self._accept_truncated)
             check_timestamp(signature, now, self._tolerance, head.timestamp)
-            tenant, verifier = await self._tenants.of(request, bridge)
+            tenant, verifier = await self._tenants.resolve(request, bridge)
             keys = verifier.keyring
-            intake = Intake(verifier.begin(signature, now=now), self._max_body_bytes)
-            await bridge.read(request.body, intake.take, self._body_timeout)
-            raw = intake.body(request, head.length)
-            proof = intake.verification.finish()
+            body = BodyReader(verifier.begin(signature, now=now), self._max_body_bytes)
+            await bridge.read(request.body, body.take, self._body_timeout)
+            raw = body.body(request, head.length)
+            proof = body.verification.finish()
         except (VerificationError, UnsupportedMediaType) as error:
-            error.diagnosis = await self._diagnostics.of(error, request, bridge, now, raw, keys)
+            error.diagnosis = await self._diagnostics.diagnose(error, request, bridge, now, raw, keys)
             raise
         return make_delivery(
             raw,
@@ -479,11 +480,11 @@ class WebhookReceiver(Router):
         """Record a delivery for a worker. A request that goes away meanwhile does not undo it."""
         expected = plan.expected(delivery.event.event)
         stored = await bridge.wait(self.inbox, self.inbox.store, delivery, claim=False, handlers=expected)
-        return self._told(stored.verdict, delivery, receipt)
+        return self._answer_stored(stored.verdict, delivery, receipt)
 
-    def _told(self, verdict: Verdict, delivery: Delivery, receipt: telemetry.Receipt) -> WebhookResponse:
+    def _answer_stored(self, verdict: Verdict, delivery: Delivery, receipt: telemetry.Receipt) -> WebhookResponse:
         """Tell what became of a delivery whose handlers do not run now, and return the answer."""
-        event = _TOLD_STORED[verdict]
+        event = _STORED[verdict]
         if verdict is Verdict.NEW and not (receipt.traces or telemetry.is_enabled(event)):
             # The record says that it was stored, and the worker tells how it ends: few listen to this.
             return STORED
@@ -492,7 +493,7 @@ class WebhookReceiver(Router):
             message = "the same delivery is being handled right now"
             error = DeliveryInFlight(message)
         skew = delivery.signed_at - delivery.received_at if verdict is Verdict.NEW else None
-        receipt.ended(event, context(delivery), error=error, skew=skew)
+        receipt.ended(event, log_context(delivery), error=error, skew=skew)
         if error is not None:
             return error_response(error)
         return DUPLICATE if verdict is Verdict.DUPLICATE else STORED
@@ -503,7 +504,7 @@ class WebhookReceiver(Router):
         expected = plan.expected(delivery.event.event)
         stored = await bridge.wait(self.inbox, self.inbox.store, delivery, claim=True, handlers=expected)
         if stored.claim is None:
-            return self._told(stored.verdict, delivery, receipt)
+            return self._answer_stored(stored.verdict, delivery, receipt)
         claimed = Claimed(delivery.numbered(stored.claim.attempt), stored.claim)
         try:
             outcome = await self._attempt(claimed, plan, bridge, receipt)
@@ -533,13 +534,13 @@ class WebhookReceiver(Router):
             WebhookError: As `Attempt.make`.
         """
         delivery = claimed.delivery
-        about = context(delivery)
+        context = log_context(delivery)
         skew = delivery.signed_at - delivery.received_at if delivery.attempt == 1 else None
         started, now = time.perf_counter(), self._clock()
         attempt = Attempt(
             plan,
             claimed,
-            about=about,
+            context=context,
             inbox=self.inbox,
             bridge=bridge,
             retry=self.retry,
@@ -558,16 +559,16 @@ class WebhookReceiver(Router):
         finally:
             if failure is not None:
                 dead = isinstance(failure, (HandlerFailed, HandlerMissing)) and failure.dead
-                end = "delivery.dead" if dead else _TOLD_UNDONE.get(type(failure), "delivery.failed")
-                receipt.ended(end, about, duration=time.perf_counter() - started, error=failure, skew=skew)
-        receipt.ended(_TOLD[outcome], about, duration=time.perf_counter() - started, skew=skew)
+                end = "delivery.dead" if dead else _UNDONE.get(type(failure), "delivery.failed")
+                receipt.ended(end, context, duration=time.perf_counter() - started, error=failure, skew=skew)
+        receipt.ended(_ENDED[outcome], context, duration=time.perf_counter() - started, skew=skew)
         return outcome
 
-    async def _tell(self, error: WebhookError, request: WebhookRequest, bridge: Bridge) -> None:
+    async def _report(self, error: WebhookError, request: WebhookRequest, bridge: Bridge) -> None:
         """Log a refusal with its reason, and call the hooks: the one place where the reason is told."""
         forget_variables(error)
         error.closes_connection = request.has_two_lengths
-        told: dict[str, object] = {
+        fields: dict[str, object] = {
             "code": error.code,
             "reason": str(error),
             "status": error.status,
@@ -577,11 +578,11 @@ class WebhookReceiver(Router):
             "path": request.path[:200],
         }
         if error.status < 500:  # noqa: PLR2004 - a client error
-            telemetry.log_event("delivery.rejected", **told)
+            telemetry.log_event("delivery.rejected", **fields)
         else:
             if error.__cause__ is not None:
                 begin_with_users_code(error.__cause__)
-            telemetry.log_event("receiver.not_ready", error.__cause__, **told)
+            telemetry.log_event("receiver.not_ready", error.__cause__, **fields)
         hooks = self.rejected_hooks() if self._plan is None else self._plan.rejected_hooks
         await call_hooks(hooks, bridge, error, request)
         for observer in self._observers:

@@ -32,7 +32,7 @@ class Diagnostics(NamedTuple):
     accept_truncated: bool
     debug: bool
 
-    async def of(  # noqa: PLR0913, PLR0917 - what is known where a request is refused
+    async def diagnose(  # noqa: PLR0913, PLR0917 - what is known where a request is refused
         self, error: WebhookError, request: WebhookRequest, bridge: Bridge, now: float, raw: bytes, keys: Keyring | None
     ) -> Diagnosis | None:
         """Look into a refusal.

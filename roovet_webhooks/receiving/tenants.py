@@ -78,7 +78,7 @@ class Tenants:
         keyring = () if self._resolver is not None else self._static_verifier().keyring
         return [secret.name for secret in keyring if secret.is_example]
 
-    async def of(self, request: WebhookRequest, bridge: Bridge) -> tuple[str, Verifier]:
+    async def resolve(self, request: WebhookRequest, bridge: Bridge) -> tuple[str, Verifier]:
         """Return the name of the tenant that a request is for, and what verifies it.
 
         Raises:

@@ -97,7 +97,7 @@ class UnhandledLog:
         near = difflib.get_close_matches(event, plan.patterns, n=1)
         telemetry.log_event("event.unhandled", event_type=event, nearest=near[0] if near else None, endpoint=endpoint)
 
-    def missing(self, found: Coverage, about: Mapping[str, object]) -> None:
+    def missing(self, found: Coverage, context: Mapping[str, object]) -> None:
         """Report handlers that this process lacks."""
         now = self._clock()
         names = (*found.missing, *found.held)
@@ -106,4 +106,4 @@ class UnhandledLog:
         if len(self._missing) >= MOST_REMEMBERED:
             self._missing.clear()
         self._missing[names] = now + AGAIN_AFTER
-        telemetry.log_event("handler.missing", handlers=list(found.missing), reason=found.reason, **about)
+        telemetry.log_event("handler.missing", handlers=list(found.missing), reason=found.reason, **context)

@@ -180,8 +180,8 @@ def settle(connection: Connection, number: int, result: Result, *, now: int, del
 
 def states(connection: Connection) -> dict[str, int]:
     """Return how many messages are in each state."""
-    counted = select(message.c.state, func.count().label("number")).group_by(message.c.state)
-    found: dict[str, int] = {row.state: row.number for row in connection.execute(counted)}
+    counts = select(message.c.state, func.count().label("number")).group_by(message.c.state)
+    found: dict[str, int] = {row.state: row.number for row in connection.execute(counts)}
     return {state: found.get(state, 0) for state in (PENDING, DELIVERED, FAILED)}
 
 

@@ -47,12 +47,12 @@ def plant(connection: Connection, now: int) -> None:
         [
             {
                 "name": name,
-                "description": about,
+                "description": description,
                 "price_cents": price,
                 "available": available,
                 "created_at": now - 30 * _DAY,
             }
-            for name, about, price, available in PRODUCTS
+            for name, description, price, available in PRODUCTS
         ],
     )
     outside, owner = books.account_of(connection, books.OUTSIDE), books.account_of(connection, OWNER)

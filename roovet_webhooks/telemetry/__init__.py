@@ -8,8 +8,9 @@ it they cost nothing, and nothing of it is imported.
 from __future__ import annotations
 
 from roovet_webhooks.telemetry.blocking import LoopStep, report_blocked_loops
+from roovet_webhooks.telemetry.instrumentation import HandlerRun, open_receipt
 from roovet_webhooks.telemetry.log import LOGGER_NAME, is_enabled, log_event
-from roovet_webhooks.telemetry.receipt import UNTRACED, HandlerRun, Receipt, open_receipt
+from roovet_webhooks.telemetry.receipt import UNTRACED, Receipt
 
 __all__ = [
     "LOGGER_NAME",

@@ -12,12 +12,12 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from roovet_webhooks.telemetry import log
-from roovet_webhooks.telemetry.receipt import RUNNING
+from roovet_webhooks.telemetry.instrumentation import RUNNING
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from roovet_webhooks.telemetry.receipt import HandlerRun
+    from roovet_webhooks.telemetry.instrumentation import HandlerRun
 
 # Seconds. A heartbeat and a probe of a load balancer wait that long without harm.
 BLOCKED = 1.0
@@ -56,7 +56,7 @@ class LoopStep:
         seconds = now - self._began
         if seconds < BLOCKED or self._run is None:
             return False
-        log.log_event("handler.blocked_loop", seconds=round(seconds, 1), handler=self._run.handler, **self._run.about)
+        log.log_event("handler.blocked_loop", seconds=round(seconds, 1), handler=self._run.handler, **self._run.context)
         return True
 
 

@@ -19,8 +19,8 @@ class LogEvent(NamedTuple):
     Attributes:
         level: How it is logged.
         when: When it is logged, as a clause.
-        fields: Its fields beside those of `ABOUT`.
-        verified: Whether it is about a delivery that was verified, and so has the fields of `ABOUT`.
+        fields: Its fields beside those of `DELIVERY_FIELDS`.
+        verified: Whether it is about a delivery that was verified, and so has the fields of `DELIVERY_FIELDS`.
         traceback: Whether an exception comes with it.
     """
 
@@ -221,7 +221,7 @@ FIELDS: Mapping[str, Field] = {
 }
 
 # What every log event about a verified delivery says of it.
-ABOUT = ("event_type", "resource", "delivery", "key", "endpoint", "tenant", "secret", "attempt")
+DELIVERY_FIELDS = ("event_type", "resource", "delivery", "key", "endpoint", "tenant", "secret", "attempt")
 # What a log line of the application's own says while a handler runs. Each costs as much as two fields of a line, on
 # every run, so there are no more than tell what it is about; `delivery` leads to the rest.
 BOUND = ("event_type", "resource", "delivery", "endpoint", "tenant", "attempt", "handler")
@@ -268,7 +268,7 @@ class Span(NamedTuple):
     attributes: tuple[str, ...]
 
 
-_MESSAGE = tuple(ATTRIBUTES[name] for name in ABOUT)
+_MESSAGE = tuple(ATTRIBUTES[name] for name in DELIVERY_FIELDS)
 
 SPANS: Mapping[str, Span] = {
     "receive": Span(

@@ -19,15 +19,15 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, ParamSpec, Self, cast
 
-from opentelemetry import context, metrics, trace
+from opentelemetry import context as otel_context, metrics, trace
 
 from roovet_webhooks._version import __version__
 from roovet_webhooks.errors import WebhookError
 from roovet_webhooks.telemetry import log
 from roovet_webhooks.telemetry.catalog import (
-    ABOUT,
     ATTRIBUTES,
     BUCKETS,
+    DELIVERY_FIELDS,
     METRICS,
     OPERATION,
     OPERATION_TYPE,
@@ -51,7 +51,7 @@ P = ParamSpec("P")
 _SERVER_ERROR = 500
 _ENDPOINT, _CODE, _STATUS = ATTRIBUTES["endpoint"], ATTRIBUTES["code"], ATTRIBUTES["status"]
 _HANDLER, _SECRET = ATTRIBUTES["handler"], ATTRIBUTES["secret"]
-_ABOUT = [ATTRIBUTES[name] for name in ABOUT]
+_DELIVERY_ATTRIBUTES = [ATTRIBUTES[name] for name in DELIVERY_FIELDS]
 _NOTHING: Mapping[str, int] = {}
 _KINDS = {name: trace.SpanKind[span.kind] for name, span in SPANS.items()}
 
@@ -106,9 +106,9 @@ def _common(operation: str, endpoint: object) -> dict[str, str]:
     return {SYSTEM: "roovet", OPERATION: operation, _ENDPOINT: str(endpoint)}
 
 
-def _message(about: Mapping[str, object]) -> dict[str, str | int]:
-    """Return the fields of `ABOUT`, which are in its order, as attributes."""
-    return cast("dict[str, str | int]", dict(zip(_ABOUT, about.values(), strict=True)))
+def _message(context: Mapping[str, object]) -> dict[str, str | int]:
+    """Return the fields of `DELIVERY_FIELDS`, which are in its order, as attributes."""
+    return cast("dict[str, str | int]", dict(zip(_DELIVERY_ATTRIBUTES, context.values(), strict=True)))
 
 
 def error_type(error: BaseException) -> str:
@@ -126,13 +126,13 @@ class _Active:
 
     def __init__(self) -> None:
         self.span: trace.Span = trace.INVALID_SPAN
-        self.token: Token[context.Context] | None = None
+        self.token: Token[otel_context.Context] | None = None
 
     @harmless
     def start(self, name: str, endpoint: object, attributes: Attributes) -> None:
         full_name = SPANS[name].name.format(endpoint=endpoint)
         self.span = instruments.tracer.start_span(full_name, kind=_KINDS[name], attributes=attributes)
-        self.token = context.attach(trace.set_span_in_context(self.span))
+        self.token = otel_context.attach(trace.set_span_in_context(self.span))
 
     @harmless
     def says(self, attributes: Attributes) -> None:
@@ -149,7 +149,7 @@ class _Active:
     @harmless
     def end(self) -> None:
         if self.token is not None:
-            context.detach(self.token)
+            otel_context.detach(self.token)
         self.span.end()
 
 
@@ -181,32 +181,32 @@ class TracedReceipt(Receipt):
     def ended(
         self,
         event: str,
-        about: Mapping[str, object],
+        context: Mapping[str, object],
         *,
         duration: float | None = None,
         error: WebhookError | None = None,
         skew: float | None = None,
     ) -> None:
         """Log the outcome, and count it."""
-        super().ended(event, about, duration=duration, error=error)
+        super().ended(event, context, duration=duration, error=error)
         self._became(
-            event.removeprefix("delivery."), about, skew, error, {_STATUS: 200 if error is None else error.status}
+            event.removeprefix("delivery."), context, skew, error, {_STATUS: 200 if error is None else error.status}
         )
 
-    def opened(self, about: Mapping[str, object], skew: float) -> None:
+    def opened(self, context: Mapping[str, object], skew: float) -> None:
         """Count it."""
-        self._became("opened", about, skew)
+        self._became("opened", context, skew)
 
     @harmless
     def _became(
         self,
         outcome: str,
-        about: Mapping[str, object],
+        context: Mapping[str, object],
         skew: float | None,
         error: WebhookError | None = None,
         answer: Mapping[str, int] = _NOTHING,
     ) -> None:
-        message = _message(about)
+        message = _message(context)
         self._active.says({**message, OUTCOME: outcome, **answer})
         attributes = {**self._common, OUTCOME: outcome}
         if error is not None:
@@ -230,21 +230,21 @@ class Process:
 
     Args:
         handler: Name of the handler.
-        about: The fields of `ABOUT`.
+        context: The fields of `DELIVERY_FIELDS`.
     """
 
     __slots__ = ("_active", "_attributes")
 
-    def __init__(self, handler: str, about: Mapping[str, object]) -> None:
+    def __init__(self, handler: str, context: Mapping[str, object]) -> None:
         self._active = _Active()
         self._attributes: dict[str, str] = {}
-        self._start(handler, about)
+        self._start(handler, context)
 
     @harmless
-    def _start(self, handler: str, about: Mapping[str, object]) -> None:
-        endpoint = about["endpoint"]
+    def _start(self, handler: str, context: Mapping[str, object]) -> None:
+        endpoint = context["endpoint"]
         self._attributes = {**_common("process", endpoint), _HANDLER: handler}
-        self._active.start("process", endpoint, {**_message(about), **self._attributes, OPERATION_TYPE: "process"})
+        self._active.start("process", endpoint, {**_message(context), **self._attributes, OPERATION_TYPE: "process"})
 
     def end(self, outcome: str, error: BaseException | None, duration: float) -> None:
         """End the span and record the duration, seconds."""

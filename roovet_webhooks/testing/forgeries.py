@@ -103,14 +103,14 @@ class Forgery:
 
     Attributes:
         name: What it does, as the id of a test.
-        about: The same in a sentence.
+        summary: The same in a sentence.
         codes: The codes, of which a receiver gives one when it refuses this.
         forge: Makes it of a genuine delivery.
         age: Seconds by which the genuine delivery is old; negative for one from the future.
     """
 
     name: str
-    about: str
+    summary: str
     codes: frozenset[str]
     forge: Callable[[Genuine], SignedRequest]
     age: int = 0

@@ -106,9 +106,9 @@ class Record:
         name = _name_of(event)
         found = [d for d in self.handled if d.event.event == name and not _differing(d, fields)]
         if not found or times not in {None, len(found)}:
-            about = "".join(f" {field}={value!r}" for field, value in fields.items())
+            subject = "".join(f" {field}={value!r}" for field, value in fields.items())
             fault = f"was handled {len(found)} times, not {times}" if found else "was never handled"
-            raise AssertionError(self._told(f"{name}{about} {fault}", name, fields))
+            raise AssertionError(self._failure(f"{name}{subject} {fault}", name, fields))
         return found[0]
 
     def assert_nothing_handled(self) -> None:
@@ -119,7 +119,7 @@ class Record:
         """
         __tracebackhide__ = True
         if any(recorded.outcome not in _UNTOUCHED for recorded in self.deliveries):
-            raise AssertionError(self._told("nothing should have been handled, and something was"))
+            raise AssertionError(self._failure("nothing should have been handled, and something was"))
 
     def assert_rejected(self, code: str | type[WebhookError] | None = None) -> Rejection:
         """Assert that a request was refused, and return the last refusal of this kind.
@@ -134,10 +134,10 @@ class Record:
         wanted = code if code is None or isinstance(code, str) else code.code
         found = [rejection for rejection in self.rejected if wanted in {None, rejection.code}]
         if not found:
-            raise AssertionError(self._told(f"no request was rejected{f' as {wanted}' if wanted else ''}"))
+            raise AssertionError(self._failure(f"no request was rejected{f' as {wanted}' if wanted else ''}"))
         return found[-1]
 
-    def _told(self, fault: str, name: str = "", wanted: dict[str, object] | None = None) -> str:
+    def _failure(self, fault: str, name: str = "", wanted: dict[str, object] | None = None) -> str:
         accepted = [f"{recorded}{_near_miss(recorded, name, wanted)}" for recorded in self.deliveries]
         lines = [fault, *_listed("accepted", accepted), *_listed("rejected", list(map(str, self.rejected)))]
         if not (self.deliveries or self.rejected):

@@ -18,9 +18,8 @@ from roovet_webhooks.sandbox.api import ApiRequest
 from roovet_webhooks.sandbox.outbox import Result
 from roovet_webhooks.sandbox.sender import transmission_of
 from roovet_webhooks.serving import serving
-from roovet_webhooks.testing import clients
 from roovet_webhooks.testing.fixed import PATH, SECRET, Clock
-from roovet_webhooks.testing.signed import SignedRequest
+from roovet_webhooks.testing.signed import SignedRequest, post_with, status_of
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from roovet_webhooks.api.assumed import Order, PaymentMethod
     from roovet_webhooks.sandbox import Chaos
     from roovet_webhooks.sandbox.outbox import DueMessage
-    from roovet_webhooks.testing.clients import ClientLike
+    from roovet_webhooks.testing.signed import ClientLike
 
 _BASE_URL = "http://roovet.localhost"
 _RATE_LIMIT = 60
@@ -165,7 +164,7 @@ class LocalRoovet:
             except StopIteration as end:
                 statuses: list[int | None] = end.value
                 return statuses
-            response = clients.post(client, request)
+            response = post_with(client, request)
             if inspect.isawaitable(response):
                 if inspect.iscoroutine(response):
                     response.close()
@@ -182,7 +181,7 @@ class LocalRoovet:
             except StopIteration as end:
                 statuses: list[int | None] = end.value
                 return statuses
-            response = clients.post(client, request)
+            response = post_with(client, request)
             if inspect.isawaitable(response):
                 response = await response
 
@@ -202,7 +201,7 @@ class LocalRoovet:
             # A test client sends whole requests: one that is cut does not arrive.
             for _ in range(0 if sent.cut else sent.copies):
                 response = yield client, SignedRequest(sent.body, lines, path)
-                status = clients.status_of(response)
+                status = status_of(response)
             statuses.append(status)
             error = f"chaos: {fault}" if sent.cut or fault == "lost_answer" else None
             self.sandbox.settle(message, Result(status, 0, fault, error))

@@ -7,10 +7,9 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 
 from roovet_webhooks.inbox.memory import MemoryInbox
-from roovet_webhooks.testing import clients
 from roovet_webhooks.testing.fixed import PATH, SECRET, Clock
 from roovet_webhooks.testing.records import Record
-from roovet_webhooks.testing.signed import signed_request
+from roovet_webhooks.testing.signed import post_with, signed_request, status_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
@@ -22,9 +21,8 @@ if TYPE_CHECKING:
     from roovet_webhooks.receiving.tenants import Resolver
     from roovet_webhooks.signing.keys import SecretLike
     from roovet_webhooks.testing.bodies import EventLike
-    from roovet_webhooks.testing.clients import ClientLike, Posts, Receives
     from roovet_webhooks.testing.forgeries import Forgery
-    from roovet_webhooks.testing.signed import SignedRequest
+    from roovet_webhooks.testing.signed import ClientLike, Posts, Receives, SignedRequest
 
 R = TypeVar("R")
 
@@ -135,7 +133,7 @@ class Roovet:
             event: The event, as `signed_request` takes it.
             **options: Fields of the payload, and the arguments of `request`.
         """
-        return clients.post(client, self.request(event, **options))
+        return post_with(client, self.request(event, **options))
 
     def tampered(self, forgery: Forgery) -> Tampered:
         """Return a forgery, to be sent with this secret and clock; `FORGERIES` has them all."""
@@ -197,7 +195,7 @@ class Tampered:
         steps = self._steps(event, options)
         request = next(steps)
         while True:
-            response: Any = clients.post(client, request)
+            response: Any = post_with(client, request)
             if inspect.isawaitable(response):
                 if inspect.iscoroutine(response):
                     response.close()
@@ -220,7 +218,7 @@ class Tampered:
         steps = self._steps(event, options)
         request = next(steps)
         while True:
-            answer: Awaitable[object] = clients.post(client, request)
+            answer: Awaitable[object] = post_with(client, request)
             try:
                 request = steps.send(await answer)
             except StopIteration:
@@ -232,12 +230,12 @@ class Tampered:
         record = self._roovet.record
         before = len(record.deliveries), len(record.rejected)
         response = yield self.request(event, **options)
-        self._check_refused(clients.status_of(response), options.get("path", self._roovet.path))
+        self._check_refused(status_of(response), options.get("path", self._roovet.path))
         if self._roovet.in_use:
             self._check_record(record.deliveries[before[0] :], record.rejected[before[1] :])
             return
         response = yield self._roovet.request(event, **options)
-        status = clients.status_of(response)
+        status = status_of(response)
         if not 200 <= status < 300:  # noqa: PLR2004 - the class of success
             self._fail(
                 f"was refused, but the genuine delivery was answered {status} as well, so that this proves nothing: "
@@ -265,7 +263,7 @@ class Tampered:
 
     def _fail(self, fault: str) -> NoReturn:
         __tracebackhide__ = True
-        message = f"the forgery {self.forgery.name!r} {fault}\n{self.forgery.about}"
+        message = f"the forgery {self.forgery.name!r} {fault}\n{self.forgery.summary}"
         raise AssertionError(message)
 
     def __repr__(self) -> str:

@@ -1,25 +1,33 @@
-"""`signed_request`: one line for a delivery as Roovet would send it."""
+"""`signed_request`: one line for a delivery as Roovet would send it, and the test clients that post it.
+
+No framework is imported. A client is recognised by what it can do, so subclasses of yours, and the clients of Django
+REST framework and FastAPI, work like those that they are made of.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+import inspect
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict, TypeVar, overload
 
 from roovet_webhooks.messages import WebhookRequest
 from roovet_webhooks.signing.keys import forgets_secret
 from roovet_webhooks.signing.verifier import Signer
-from roovet_webhooks.testing import clients
 from roovet_webhooks.testing.bodies import body_of
 from roovet_webhooks.testing.fixed import NOW, PATH, SECRET
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from typing import TypeAlias
 
     from roovet_webhooks.messages import WebhookResponse
     from roovet_webhooks.signing.keys import SecretLike
     from roovet_webhooks.testing.bodies import EventLike
-    from roovet_webhooks.testing.clients import DjangoArguments, FlaskArguments, HttpxArguments, Posts, Receives
+
+    ClientLike: TypeAlias = "Receives | Posts[object] | Callable[[SignedRequest], object]"
+
 
 R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 
 
 class SignedRequest:
@@ -41,7 +49,7 @@ class SignedRequest:
     @property
     def headers(self) -> dict[str, str]:
         """The headers as a mapping; one that stands several times is joined with commas."""
-        return clients.joined(self.lines)
+        return joined(self.lines)
 
     def webhook_request(self, path_params: Mapping[str, object] | None = None) -> WebhookRequest:
         """Return the request that belongs to no framework, for ``receiver.receive`` and ``receiver.open``.
@@ -82,7 +90,7 @@ class SignedRequest:
             if not (self.body and name.lower() == b"content-type"):
                 key = name.decode("latin-1")
                 copies = sum(known.lower() == key.lower() for known in arguments)
-                arguments[clients.spelled(key, copies)] = value.decode("latin-1")
+                arguments[spelled(key, copies)] = value.decode("latin-1")
         return arguments
 
     @overload
@@ -103,7 +111,7 @@ class SignedRequest:
         Raises:
             TypeError: It is none of these.
         """
-        return clients.post(client, self)
+        return post_with(client, self)
 
     def __repr__(self) -> str:
         """Show where it goes; body and signature stay out of logs."""
@@ -151,3 +159,118 @@ def signed_request(
     headers = Signer(secret).headers(body, timestamp=signed_at)
     lines = tuple((name.encode("ascii"), value.encode("ascii")) for name, value in headers.items())
     return SignedRequest(body, lines, path)
+
+
+# Test clients
+
+
+class Receives(Protocol):
+    """A receiver: no framework at all."""
+
+    def receive(self, request: WebhookRequest, /) -> WebhookResponse:
+        """Answer a request."""
+        ...
+
+
+class Posts(Protocol[R_co]):
+    """A test client: of Starlette and FastAPI, httpx, Django, Flask."""
+
+    @property
+    def post(self) -> Callable[..., R_co]:
+        """Post to a path."""
+        ...
+
+
+class HttpxArguments(TypedDict):
+    """What ``post`` of an httpx client takes, Starlette's and FastAPI's ``TestClient`` among them."""
+
+    content: bytes
+    headers: list[tuple[bytes, bytes]]
+
+
+class DjangoArguments(TypedDict):
+    """What ``post`` of Django's ``Client`` and ``RequestFactory`` takes."""
+
+    data: bytes
+    content_type: str
+    headers: dict[str, str]
+
+
+class FlaskArguments(TypedDict):
+    """What ``post`` of Flask's test client takes."""
+
+    data: bytes
+    headers: list[tuple[str, str]]
+
+
+def spelled(name: str, copy: int) -> str:
+    """Return a header's name in another case for each copy: one header, but several keys of a mapping."""
+    return "".join(char.upper() if copy >> place & 1 else char.lower() for place, char in enumerate(reversed(name)))[
+        ::-1
+    ]
+
+
+def post_with(client: object, request: SignedRequest) -> Any:  # noqa: ANN401 - the client's own response
+    """Post a request with whatever client it is; see `SignedRequest.post`.
+
+    Raises:
+        TypeError: It is no client of a known kind, and no function.
+    """
+    known: Any = client
+    if hasattr(client, "receive_async"):
+        return known.receive(request.webhook_request())
+    if hasattr(client, "build_request"):
+        return known.post(request.path, **request.starlette())
+    if hasattr(client, "generic"):
+        if any(kind.__name__ == "AsyncRequestFactory" for kind in type(client).__mro__):
+            return known.post(request.path, **request.django(asynchronous=True))
+        return known.post(request.path, **request.django())
+    if hasattr(client, "response_wrapper"):
+        return known.post(request.path, **request.flask())
+    if _takes_a_request(client):
+        return known(request)
+    kind = type(client).__name__
+    message = (
+        f"{kind} is no test client that is known here: make one of the application (TestClient(app), "
+        "django.test.Client(), app.test_client()), or pass a function that takes the request, with its path, "
+        "body and headers, and returns the response"
+    )
+    raise TypeError(message)
+
+
+def _takes_a_request(client: object) -> bool:
+    # An application is callable too, but takes an environ or a scope; or it has a post, which decorates views.
+    if not callable(client) or hasattr(client, "post"):
+        return False
+    try:
+        inspect.signature(client).bind(client)
+    except TypeError:
+        return False
+    return True
+
+
+def status_of(response: object) -> int:
+    """Return the status of any client's response, or of a number that is one.
+
+    Raises:
+        TypeError: It has none, as the request has not that a ``RequestFactory`` makes.
+    """
+    for value in (response, getattr(response, "status_code", None), getattr(response, "status", None)):
+        if isinstance(value, int):
+            return value
+    message = (
+        f"{type(response).__name__} is no response: a RequestFactory makes requests and sends none; pass a function "
+        "that gives the request to the view: lambda request: view(request.post(RequestFactory()))"
+    )
+    raise TypeError(message)
+
+
+def joined(lines: tuple[tuple[bytes, bytes], ...]) -> dict[str, str]:
+    """Return header lines as a mapping, repeated ones joined by a comma as WSGI servers join them (RFC 9110, 5.3)."""
+    names: dict[str, str] = {}
+    found: dict[str, str] = {}
+    for name, value in lines:
+        key, text = name.decode("latin-1"), value.decode("latin-1")
+        key = names.setdefault(key.lower(), key)
+        found[key] = f"{found[key]},{text}" if key in found else text
+    return found

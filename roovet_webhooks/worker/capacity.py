@@ -66,7 +66,7 @@ class Capacity:
         self.released: int = 0
         self._closed = False
         self._end = asyncio.Event()
-        self._turn = asyncio.Lock()
+        self._order = asyncio.Lock()
         self._changed = asyncio.Event()
 
     @property
@@ -99,7 +99,7 @@ class Capacity:
     @asynccontextmanager
     async def alone(self) -> AsyncGenerator[bool]:
         """Have the floor to oneself; the value is whether one has it, which one has not when the worker ends."""
-        async with self._turn:
+        async with self._order:
             self._closed = True
             try:
                 while self._held and not self.ended:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from roovet_webhooks import telemetry
 from roovet_webhooks.errors import InboxError, InboxUnavailable
 from roovet_webhooks.inbox.future import InboxFuture
-from roovet_webhooks.receiving.attempt import ClaimReleased, context
+from roovet_webhooks.receiving.attempt import ClaimReleased, log_context
 from roovet_webhooks.signing.keys import forget_variables
 from roovet_webhooks.worker.backoff import OutageBackoff
 
@@ -154,7 +154,7 @@ class Poller:
         except Exception as error:  # noqa: BLE001 - a fault of ours must not end the worker
             # Its lease runs out, and that counts: what always ends like this ends dead.
             forget_variables(error)
-            telemetry.log_event("worker.error", error, **context(claimed.delivery))
+            telemetry.log_event("worker.error", error, **log_context(claimed.delivery))
         finally:
             self._capacity.give(1, ended=1)
 

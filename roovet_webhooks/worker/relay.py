@@ -82,7 +82,7 @@ class Relay:
             again_after=engine.again_after,
             ordering=receiver.ordering,
             on_dead=receiver.on_dead,
-            with_each=self._hand_over if engine.shares_transaction else None,
+            with_each=self._enqueue if engine.shares_transaction else None,
         )
         if not engine.shares_transaction:
             self._unsent.extend(numbers)
@@ -93,7 +93,7 @@ class Relay:
             lot = self._unsent[:_AT_ONCE]
             try:
                 async with asyncio.timeout(PATIENCE):
-                    await self._threads.call(self._hand_over, None, lot)
+                    await self._threads.call(self._enqueue, None, lot)
             except TimeoutError:
                 # The thread waits on; the next try has one of its own.
                 self._threads = Threads(1, "roovet-webhooks-relay")
@@ -101,7 +101,7 @@ class Relay:
                 raise _EngineError(message) from None
             del self._unsent[: len(lot)]
 
-    def _hand_over(self, connection: Any, numbers: Sequence[int]) -> None:  # noqa: ANN401 - the store's
+    def _enqueue(self, connection: Any, numbers: Sequence[int]) -> None:  # noqa: ANN401 - the store's
         try:
             self._engine.enqueue(connection, self._receiver.endpoint, numbers)
         except Exception as error:

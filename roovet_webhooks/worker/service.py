@@ -186,21 +186,21 @@ class Worker:
         endpoints = [receiver.endpoint for receiver in self.receivers]
         telemetry.log_event("worker.started", endpoints=endpoints, concurrency=self.concurrency)
         working = [asyncio.create_task(_part(receiver, worker).serve()) for receiver in self.receivers]
-        beating = [asyncio.create_task(self._beat(bridge, *group)) for group in self._inboxes()]
-        told = asyncio.create_task(stopping.wait())
+        heartbeats = [asyncio.create_task(self._send_heartbeats(bridge, *group)) for group in self._inboxes()]
+        stop = asyncio.create_task(stopping.wait())
         try:
-            await asyncio.wait([told, *working, *beating], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([stop, *working, *heartbeats], return_when=asyncio.FIRST_COMPLETED)
         finally:
             deadline = monotonic() + self.grace
             telemetry.log_event("worker.stopping", running=len(worker.tasks), grace=self.grace)
             capacity.end()
-            for task in (told, *beating):
+            for task in (stop, *heartbeats):
                 task.cancel()
             bridge.turn_away()
             await self._drain(worker, working, deadline)
             await self._retire(bridge)
         telemetry.log_event("worker.stopped", endpoints=endpoints, released=capacity.released)
-        for task in (*working, *beating):
+        for task in (*working, *heartbeats):
             if task.done() and not task.cancelled():
                 task.result()
 
@@ -230,7 +230,7 @@ class Worker:
         return list(grouped.values())
 
     @staticmethod
-    async def _beat(bridge: WorkerBridge, inbox: DurableInbox, served: list[Served]) -> None:
+    async def _send_heartbeats(bridge: WorkerBridge, inbox: DurableInbox, served: list[Served]) -> None:
         """Watch over an inbox's claims, and say now and then that its endpoints have a worker."""
         watching, peers = False, Peers(inbox.owner, served)
         while True:
@@ -257,13 +257,13 @@ class Worker:
             yield
             return
 
-        def told(_number: int, _frame: object) -> None:
+        def stop(_number: int, _frame: object) -> None:
             # A second one ends the process there and then, whatever runs.
             for number in _SIGNALS:
                 signal.signal(number, signal.SIG_DFL)
             self.stop()
 
-        before = {number: signal.signal(number, told) for number in _SIGNALS}
+        before = {number: signal.signal(number, stop) for number in _SIGNALS}
         _handlers_before.append(before)
         try:
             yield

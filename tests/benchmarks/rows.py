@@ -23,9 +23,9 @@ from roovet_webhooks import Delivery, RetryPolicy, Verified
 from roovet_webhooks.delivery import make_delivery
 from roovet_webhooks.events import parse_envelope
 from roovet_webhooks.inbox import changes
-from roovet_webhooks.inbox.protocol import Outcome
 from roovet_webhooks.inbox.sql import SQLInbox
 from roovet_webhooks.inbox.sql.schema import delivery as table
+from roovet_webhooks.inbox.states import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

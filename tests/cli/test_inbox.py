@@ -21,9 +21,10 @@ from support.worker import deliver, receiver_on, records_of, soon, states_of, wr
 from roovet_webhooks import ConfigurationError, Event, InboxUnavailable, MemoryInbox, WebhookReceiver, operations
 from roovet_webhooks.cli.root import root
 from roovet_webhooks.findings import Finding
-from roovet_webhooks.inbox.protocol import DurableInbox, Outcome, Served, State
+from roovet_webhooks.inbox.protocol import DurableInbox, Served
 from roovet_webhooks.inbox.records import Health, Query
 from roovet_webhooks.inbox.sql import SQLInbox
+from roovet_webhooks.inbox.states import Outcome, State
 from roovet_webhooks.receiving.bridge import SyncBridge, run as run_coroutine
 
 if TYPE_CHECKING:

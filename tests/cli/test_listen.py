@@ -109,7 +109,7 @@ def listen(monkeypatch: pytest.MonkeyPatch, visit: Callable[[str], None], *argum
 
 
 def deliver(url: str, raw: bytes, headers: dict[str, str] | None = None) -> Answer:
-    return post(Target.of(url), raw, Signer(SECRET).headers(raw) if headers is None else headers, timeout=30)
+    return post(Target.parse(url), raw, Signer(SECRET).headers(raw) if headers is None else headers, timeout=30)
 
 
 def error_of(result: Result) -> str:

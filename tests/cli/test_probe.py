@@ -408,7 +408,7 @@ def test_a_host_that_is_not_this_machine_wants_https(site: Site) -> None:
     ],
 )
 def test_which_urls_want_https(url: str, expected: list[str]) -> None:
-    assert [one.code for one in probe_findings.of_target(Target.of(url))] == expected
+    assert [one.code for one in probe_findings.of_target(Target.parse(url))] == expected
 
 
 @pytest.mark.parametrize("headers", [[], [("Date", "yesterday")], [("Date", "Mon, 99 Jan 2026 00:00:00 GMT")]])
@@ -420,7 +420,7 @@ def test_a_date_that_is_none_says_nothing(headers: list[tuple[str, str]]) -> Non
 def test_a_body_that_is_nested_without_end_is_no_error_of_a_receiver() -> None:
     answer = Answer(400, "", [], b"[" * 60_000, 0.0)
     assert [one.code for one in probe_findings.of_refusal(answer)] == ["not_a_receiver"]
-    assert probe_findings.of_answer(Target.of("http://localhost/"), answer, now=0.0, slow=1.0) == []
+    assert probe_findings.of_answer(Target.parse("http://localhost/"), answer, now=0.0, slow=1.0) == []
 
 
 def test_nobody_listens_and_what_is_no_url() -> None:

@@ -258,7 +258,7 @@ def test_an_answer_cannot_steer_the_terminal() -> None:
 
 def test_of_a_long_answer_only_the_beginning_is_read() -> None:
     with answering(b"HTTP/1.0 200 OK\r\n\r\n" + b"x" * 4_000_000) as (url, _):
-        answer = post(Target.of(url), b"{}", {}, timeout=30)
+        answer = post(Target.parse(url), b"{}", {}, timeout=30)
     assert posting.MAX_ANSWER_BYTES <= len(answer.body) < 2 * posting.MAX_ANSWER_BYTES
 
 
@@ -306,7 +306,7 @@ def test_a_host_that_cannot_be_reached_in_time(monkeypatch: pytest.MonkeyPatch, 
 @pytest.mark.parametrize("begun", [b"HTTP/1.0 200 OK\r\n", b"HTTP/1.0 200 OK\r\n\r\nx"])
 def test_an_answer_that_goes_on_for_too_long(begun: bytes) -> None:
     with answering(begun, forever=b"x-more: 1\r\n") as (url, _), pytest.raises(TimedOut, match=r"within 0\.3 s"):
-        post(Target.of(url), b"{}", {}, timeout=0.3)
+        post(Target.parse(url), b"{}", {}, timeout=0.3)
 
 
 @pytest.mark.parametrize("answer", [b"SSH-2.0-OpenSSH\r\n", b"\r\n\x1b[1m\r\n", b"HTTP/1.1 x y\r\n\r\n"])
@@ -409,7 +409,7 @@ def test_wrong_usage_sends_nothing(url: str, arguments: tuple[str, ...], words: 
     ],
 )
 def test_how_a_url_is_read(url: str, shown: str) -> None:
-    assert str(Target.of(url)) == shown
+    assert str(Target.parse(url)) == shown
 
 
 def test_the_made_body_is_compact_json_and_tampering_adds_a_space() -> None:

@@ -18,7 +18,7 @@ from pictures import life_of_a_delivery, states_of_a_delivery
 from pictures.drawing import LINE, SIZE, width_of, wrapped
 from pictures.machine import draw_machine
 from roovet_webhooks import WebhookError
-from roovet_webhooks.inbox import protocol
+from roovet_webhooks.inbox import states
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -118,7 +118,7 @@ def test_no_text_of_any_machine_stands_on_another_or_on_a_state(
 
 
 def test_a_step_that_is_added_to_the_table_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert set(shown(states_of_a_delivery())) == {*protocol.State, *protocol.Step}
+    assert set(shown(states_of_a_delivery())) == {*states.State, *states.Step}
 
     class State(StrEnum):
         READY = "ready"
@@ -126,10 +126,10 @@ def test_a_step_that_is_added_to_the_table_is_drawn(monkeypatch: pytest.MonkeyPa
         DONE = "done"
         DEAD = "dead"
 
-    monkeypatch.setattr(protocol, "State", State)
-    steps: dict[object, object] = dict(protocol.STEPS.items())
+    monkeypatch.setattr(states, "State", State)
+    steps: dict[object, object] = dict(states.STEPS.items())
     steps["claimed", "bury"] = "dead"
-    monkeypatch.setattr(protocol, "STEPS", steps)
+    monkeypatch.setattr(states, "STEPS", steps)
     svg = states_of_a_delivery()
     assert {"dead", "bury"} <= set(shown(svg))
     assert "bury: from claimed to dead" in svg

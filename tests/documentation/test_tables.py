@@ -15,9 +15,9 @@ import roovet_webhooks
 from documentation.pages import DOCS, ROOT, python_of, rows_of, section_of, text_of
 from life import LIFE
 from roovet_webhooks import Delivery, DropDelivery, Event, RetryLater, WebhookReceiver, errors, messages
-from roovet_webhooks.inbox.protocol import TRANSITIONS
+from roovet_webhooks.inbox.states import TRANSITIONS
 from roovet_webhooks.telemetry import blocking
-from roovet_webhooks.telemetry.catalog import ABOUT, EVENTS, FIELDS, MEANINGS, METRICS, SPANS
+from roovet_webhooks.telemetry.catalog import DELIVERY_FIELDS, EVENTS, FIELDS, MEANINGS, METRICS, SPANS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -138,7 +138,11 @@ def test_what_is_logged_is_what_the_table_says(
     assert logged == {
         name: (
             event.level,
-            {*event.fields, *(ABOUT if event.verified else ()), *(["the traceback"] if event.traceback else [])},
+            {
+                *event.fields,
+                *(DELIVERY_FIELDS if event.verified else ()),
+                *(["the traceback"] if event.traceback else []),
+            },
         )
         for name, event in EVENTS.items()
         if name not in OF_A_DURABLE_INBOX
@@ -165,8 +169,8 @@ def test_the_log_is_as_its_page_says() -> None:
     assert rows_of(section, 3) == events
     fields = [[f"`{name}`", field.meaning] for name, field in FIELDS.items()]
     assert rows_of(section_of("docs/reference/log.md", "The fields"), 2) == fields
-    assert tuple(FIELDS)[: len(ABOUT)] == ABOUT
-    assert len(ABOUT) == 8, "the page says that it is the first eight"
+    assert tuple(FIELDS)[: len(DELIVERY_FIELDS)] == DELIVERY_FIELDS
+    assert len(DELIVERY_FIELDS) == 8, "the page says that it is the first eight"
 
 
 def test_spans_and_metrics_are_as_the_page_on_observing_says() -> None:

@@ -389,10 +389,10 @@ def test_a_task_that_is_cancelled_before_it_began_gives_its_claim_back(tmp_path:
     receivers.add(receiver)
 
     async def main() -> None:
-        company = IsolationGate(asyncio.get_running_loop())
+        gate = IsolationGate(asyncio.get_running_loop())
         blocker = Claimed(cast("Any", None), Claim(cast("Any", None), 1))
-        async with company.of(blocker):
-            task = asyncio.create_task(receivers.run("default", 2, company.bridge, company.of))
+        async with gate.admit(blocker):
+            task = asyncio.create_task(receivers.run("default", 2, gate.bridge, gate.admit))
             await soon(lambda: states_of(receiver)[1] == "claimed")
             await asyncio.sleep(0.05)
             task.cancel()
@@ -400,7 +400,7 @@ def test_a_task_that_is_cancelled_before_it_began_gives_its_claim_back(tmp_path:
                 await task
         assert states_of(receiver) == ["ready", "ready"]
         for number in (2, 1):
-            await receivers.run("default", number, company.bridge, company.of)
+            await receivers.run("default", number, gate.bridge, gate.admit)
 
     asyncio.run(main())
     assert states_of(receiver) == ["done", "done"]
@@ -420,8 +420,8 @@ def test_a_task_that_is_cancelled_while_its_handler_runs_gives_its_claim_back(tm
     receivers.add(receiver)
 
     async def main() -> None:
-        company = IsolationGate(asyncio.get_running_loop())
-        task = asyncio.create_task(receivers.run("default", 1, company.bridge, company.of))
+        gate = IsolationGate(asyncio.get_running_loop())
+        task = asyncio.create_task(receivers.run("default", 1, gate.bridge, gate.admit))
         await soon(lambda: bool(begun))
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -436,10 +436,10 @@ def test_a_suspect_has_no_company() -> None:
     order: list[str] = []
 
     async def main() -> None:
-        company = IsolationGate(asyncio.get_running_loop())
+        gate = IsolationGate(asyncio.get_running_loop())
 
         async def be(name: str, crashes: int) -> None:
-            async with company.of(Claimed(cast("Any", None), Claim(cast("Any", None), 1, crashes=crashes))):
+            async with gate.admit(Claimed(cast("Any", None), Claim(cast("Any", None), 1, crashes=crashes))):
                 order.append(f"{name} in")
                 await asyncio.sleep(0.02)
                 order.append(f"{name} out")

@@ -30,8 +30,9 @@ from roovet_webhooks import (
     RetryPolicy,
     WebhookReceiver,
 )
-from roovet_webhooks.inbox.protocol import Claim, Claimed, Outcome, State, Stored, Verdict
+from roovet_webhooks.inbox.protocol import Claim, Claimed, Stored, Verdict
 from roovet_webhooks.inbox.records import RecordedDelivery
+from roovet_webhooks.inbox.states import Outcome, State
 from roovet_webhooks.receiving.bridge import SyncBridge, run
 
 if TYPE_CHECKING:

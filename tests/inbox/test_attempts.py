@@ -31,15 +31,16 @@ from roovet_webhooks import (
     WebhookResponse,
 )
 from roovet_webhooks.inbox.handler_transaction import HandlerScope
-from roovet_webhooks.inbox.protocol import Claimed, Outcome, State
 from roovet_webhooks.inbox.records import Query
 from roovet_webhooks.inbox.sql import postgresql, sqlite
+from roovet_webhooks.inbox.states import Outcome, State
 from roovet_webhooks.receiving.bridge import AsyncBridge, SyncBridge, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from inbox.worlds import SQLWorld, World
+    from roovet_webhooks.inbox.protocol import Claimed
 
 both = pytest.mark.parametrize("kind", ["sync", "async"])
 

@@ -12,7 +12,8 @@ from roovet_webhooks import InvalidTransition
 from roovet_webhooks.delivery import Identity
 from roovet_webhooks.events import MAX_TIMESTAMP
 from roovet_webhooks.inbox import changes
-from roovet_webhooks.inbox.protocol import STEPS, TRANSITIONS, Claim, Outcome, State, Step, next_state
+from roovet_webhooks.inbox.protocol import Claim
+from roovet_webhooks.inbox.states import STEPS, TRANSITIONS, Outcome, State, Step, next_state
 
 NOW = 1_762_782_800_000
 FREE: dict[str, Any] = {"owner": None, "lease_until": None}

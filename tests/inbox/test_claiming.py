@@ -12,7 +12,8 @@ from sqlalchemy import text
 
 from inbox.worlds import DAY, ENDPOINT, claimed, given, number_of, record_of, resources, state_of, take
 from roovet_webhooks import ConfigurationError, RetryPolicy
-from roovet_webhooks.inbox.protocol import Outcome, Served, State
+from roovet_webhooks.inbox.protocol import Served
+from roovet_webhooks.inbox.states import Outcome, State
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

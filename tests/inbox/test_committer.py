@@ -16,10 +16,11 @@ from sqlalchemy import text
 from inbox.worlds import Gate, claimed, eventually, given, record_of, state_of, take
 from roovet_webhooks import ConfigurationError, InboxFull, InboxUnavailable, LeaseLost
 from roovet_webhooks.inbox.future import InboxFuture
-from roovet_webhooks.inbox.protocol import Claim, Outcome, State, Stored, Verdict
+from roovet_webhooks.inbox.protocol import Claim, Stored, Verdict
 from roovet_webhooks.inbox.sql import committer, postgresql as postgresql_store
 from roovet_webhooks.inbox.sql.committer import MAX_BATCH, Operation
 from roovet_webhooks.inbox.sql.store import Conflict
+from roovet_webhooks.inbox.states import Outcome, State
 from roovet_webhooks.receiving.bridge import AsyncBridge, SyncBridge, run
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from roovet_webhooks import (
     RetryPolicy,
     WebhookReceiver,
 )
-from roovet_webhooks.inbox.protocol import Outcome, State
+from roovet_webhooks.inbox.states import Outcome, State
 from roovet_webhooks.receiving.bridge import AsyncBridge, SyncBridge, run
 
 if TYPE_CHECKING:

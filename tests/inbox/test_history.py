@@ -14,9 +14,9 @@ from inbox.test_attempts import Shop, raise_
 from inbox.worlds import DAY, claimed, given, number_of, take
 from roovet_webhooks import ConfigurationError, DropDelivery, Event, RetryLater, RetryPolicy
 from roovet_webhooks.inbox import history
-from roovet_webhooks.inbox.protocol import Outcome, State
 from roovet_webhooks.inbox.records import AttemptOutcome, Query, RecordedAttempt, RecordedRun
 from roovet_webhooks.inbox.sql import schema
+from roovet_webhooks.inbox.states import Outcome, State
 from roovet_webhooks.receiving.bridge import AsyncBridge
 from roovet_webhooks.tracebacks import message_of, short_traceback
 

@@ -12,7 +12,8 @@ from inbox.worlds import LEASE, claimed, eventually, given, number_of, record_of
 from roovet_webhooks import InboxUnavailable, LeaseLost, RetryPolicy
 from roovet_webhooks.delivery import Identity
 from roovet_webhooks.inbox.maintenance import Lease, MaintenanceThread, Watch
-from roovet_webhooks.inbox.protocol import Claim, Outcome, State, Verdict
+from roovet_webhooks.inbox.protocol import Claim, Verdict
+from roovet_webhooks.inbox.states import Outcome, State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -483,7 +484,7 @@ class TestKeeper:
             maintenance.hold([claim_of(1)])
             eventually(lambda: len(kept.renewals) >= 2 and kept.reaps >= 2)
             assert kept.tidies == 1
-            maintenance.let_go(claim_of(1))
+            maintenance.stop_renewing(claim_of(1))
             maintenance.renew()  # after this no renewal can be under way that began before
             count = len(kept.renewals)
             reaps = kept.reaps
@@ -522,8 +523,8 @@ class TestKeeper:
         maintenance = MaintenanceThread(kept, 1000)
         try:
             maintenance.hold([claim_of(1, 2)])
-            maintenance.let_go(claim_of(1, 1))
-            maintenance.let_go(claim_of(9))
+            maintenance.stop_renewing(claim_of(1, 1))
+            maintenance.stop_renewing(claim_of(9))
             maintenance.renew()
             assert kept.renewals == [[1]]
         finally:

@@ -17,8 +17,9 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from inbox.test_handlers import Shop
 from inbox.worlds import claimed, given, record_of, run_in_transaction, take
 from roovet_webhooks import ConfigurationError, Delivery, Event
-from roovet_webhooks.inbox.protocol import Outcome, State, Verdict
+from roovet_webhooks.inbox.protocol import Verdict
 from roovet_webhooks.inbox.records import Query
+from roovet_webhooks.inbox.states import Outcome, State
 from roovet_webhooks.receiving.bridge import SyncBridge, run
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from inbox.test_leases import Maintainable, claim_of
 from roovet_webhooks import InboxUnavailable, RetryPolicy
 from roovet_webhooks.inbox import maintenance as keeper_module
 from roovet_webhooks.inbox.maintenance import Expiry, Lease, MaintenanceThread, Watch, expiries, log_purged, log_reaped
-from roovet_webhooks.inbox.protocol import Outcome, State
 from roovet_webhooks.inbox.records import Purged
+from roovet_webhooks.inbox.states import Outcome, State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -243,8 +243,8 @@ class TestWhetherAClaimHolds:
         maintenance.renew()
         assert maintenance.holding() == {(2, 1)}
         assert not maintenance.keep(claim_of(1))
-        maintenance.let_go(claim_of(1))
-        maintenance.let_go(claim_of(2))
+        maintenance.stop_renewing(claim_of(1))
+        maintenance.stop_renewing(claim_of(2))
         assert maintenance.holding() == set()
 
     @pytest.mark.parametrize("lost", [False, True])
@@ -256,7 +256,7 @@ class TestWhetherAClaimHolds:
         kept.meanwhile += [
             lambda: clock.wait(10),
             lambda: maintenance.hold([claim_of(1, 2)]),
-            lambda: maintenance.let_go(claim_of(2)),
+            lambda: maintenance.stop_renewing(claim_of(2)),
         ]
         maintenance.renew()
         assert maintenance.holding() == {(1, 2), (3, 1)}

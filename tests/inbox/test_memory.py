@@ -17,7 +17,8 @@ from test_delivery import delivery_of
 
 from roovet_webhooks import ConfigurationError, Delivery, InboxFull, InvalidTransition, LeaseLost, MemoryInbox
 from roovet_webhooks.delivery import Identity
-from roovet_webhooks.inbox.protocol import STEPS, Claim, Outcome, State, Step, Stored, Verdict, next_state
+from roovet_webhooks.inbox.protocol import Claim, Stored, Verdict
+from roovet_webhooks.inbox.states import STEPS, Outcome, State, Step, next_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable

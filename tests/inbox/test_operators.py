@@ -9,8 +9,9 @@ import pytest
 
 from inbox.worlds import DAY, ENDPOINT, claimed, given, number_of, record_of, state_of, take
 from roovet_webhooks import ConfigurationError, DeliveryNotFound, InvalidTransition, RetryPolicy
-from roovet_webhooks.inbox.protocol import Outcome, State, Verdict
+from roovet_webhooks.inbox.protocol import Verdict
 from roovet_webhooks.inbox.records import Purged, Query
+from roovet_webhooks.inbox.states import Outcome, State
 
 if TYPE_CHECKING:
     from collections.abc import Callable

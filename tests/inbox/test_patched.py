@@ -10,7 +10,8 @@ import pytest
 
 from inbox.worlds import claimed, given, run_in_transaction
 from roovet_webhooks.inbox import deadlines
-from roovet_webhooks.inbox.protocol import Outcome, Stored, Verdict
+from roovet_webhooks.inbox.protocol import Stored, Verdict
+from roovet_webhooks.inbox.states import Outcome
 from roovet_webhooks.receiving.bridge import SyncBridge, run
 
 if TYPE_CHECKING:

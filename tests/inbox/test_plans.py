@@ -15,9 +15,10 @@ import pytest
 from sqlalchemy import event
 
 from inbox.worlds import DAY, ENDPOINT, claimed, given, number_of, take
-from roovet_webhooks.inbox.protocol import Outcome, Served
+from roovet_webhooks.inbox.protocol import Served
 from roovet_webhooks.inbox.records import Query
 from roovet_webhooks.inbox.sql import schema
+from roovet_webhooks.inbox.states import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

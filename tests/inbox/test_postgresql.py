@@ -18,9 +18,10 @@ from sqlalchemy import event, text
 
 from inbox.worlds import LEASE, claimed, given, run_in_transaction, state_of, take
 from roovet_webhooks import ConfigurationError, InboxUnavailable
-from roovet_webhooks.inbox.protocol import Outcome, State, Stored, Verdict
+from roovet_webhooks.inbox.protocol import Stored, Verdict
 from roovet_webhooks.inbox.records import Query
 from roovet_webhooks.inbox.sql import SQLInbox, postgresql as store
+from roovet_webhooks.inbox.states import Outcome, State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

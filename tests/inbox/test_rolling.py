@@ -12,7 +12,8 @@ from support import PATH, SECRET, headers_of
 from inbox.worlds import ENDPOINT, given, record_of
 from roovet_webhooks import ConfigurationError, DropDelivery, RetryPolicy, WebhookReceiver, WebhookRequest
 from roovet_webhooks.engines.running import Receivers, TaskBridge
-from roovet_webhooks.inbox.protocol import Outcome, Served, State
+from roovet_webhooks.inbox.protocol import Served
+from roovet_webhooks.inbox.states import Outcome, State
 from roovet_webhooks.operations import check, inbox_in
 from roovet_webhooks.receiving.bridge import SyncBridge, run
 from roovet_webhooks.receiving.unhandled import AGAIN_AFTER, UnhandledLog

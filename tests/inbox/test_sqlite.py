@@ -24,11 +24,12 @@ from sqlalchemy import event
 from inbox.worlds import Gate, SQLiteWorld, claimed, given, record_of, run_in_transaction, take
 from roovet_webhooks import ConfigurationError, InboxUnavailable
 from roovet_webhooks.inbox import filesystem
-from roovet_webhooks.inbox.protocol import Outcome, Stored, Verdict
+from roovet_webhooks.inbox.protocol import Stored, Verdict
 from roovet_webhooks.inbox.records import Query
 from roovet_webhooks.inbox.sql import SQLInbox, sqlite as store
 from roovet_webhooks.inbox.sql.schema import VERSION
 from roovet_webhooks.inbox.sql.store import translated
+from roovet_webhooks.inbox.states import Outcome
 from roovet_webhooks.inbox.write_lock import FileLock, WriteLock
 
 if TYPE_CHECKING:

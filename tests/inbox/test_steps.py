@@ -9,7 +9,8 @@ import pytest
 
 from inbox.worlds import DAY, LEASE, claimed, given, number_of, record_of
 from roovet_webhooks import InvalidTransition, LeaseLost, RetryPolicy
-from roovet_webhooks.inbox.protocol import STEPS, TRANSITIONS, Claim, Outcome, State, Step, Verdict
+from roovet_webhooks.inbox.protocol import Claim, Verdict
+from roovet_webhooks.inbox.states import STEPS, TRANSITIONS, Outcome, State, Step
 
 if TYPE_CHECKING:
     from collections.abc import Callable

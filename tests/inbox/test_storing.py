@@ -15,8 +15,9 @@ from cryptography.fernet import Fernet, MultiFernet
 from inbox.worlds import DAY, LEASE, Gate, claimed, given, number_of, record_of, state_of, take
 from roovet_webhooks import ConfigurationError, InboxFull, RetryPolicy
 from roovet_webhooks.errors import MalformedPayload
-from roovet_webhooks.inbox.protocol import Claim, Outcome, Served, State, Stored, Verdict
+from roovet_webhooks.inbox.protocol import Claim, Served, Stored, Verdict
 from roovet_webhooks.inbox.records import Query
+from roovet_webhooks.inbox.states import Outcome, State
 
 if TYPE_CHECKING:
     from inbox.worlds import SQLWorld, World

@@ -17,7 +17,8 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from inbox.worlds import claimed, given, record_of, run_in_transaction, state_of
 from roovet_webhooks import ConfigurationError, LeaseLost
-from roovet_webhooks.inbox.protocol import Outcome, State, Verdict
+from roovet_webhooks.inbox.protocol import Verdict
+from roovet_webhooks.inbox.states import Outcome, State
 
 if TYPE_CHECKING:
     from collections.abc import Callable

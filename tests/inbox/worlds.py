@@ -27,7 +27,7 @@ from roovet_webhooks import Delivery, MemoryInbox, RetryPolicy, Verified
 from roovet_webhooks.delivery import Dedupe, make_delivery
 from roovet_webhooks.events import parse_envelope
 from roovet_webhooks.inbox.future import InboxFuture
-from roovet_webhooks.inbox.protocol import Claim, DurableInbox, Inbox, State, Verdict
+from roovet_webhooks.inbox.protocol import Claim, DurableInbox, Inbox, Verdict
 from roovet_webhooks.inbox.records import Query
 from roovet_webhooks.inbox.sql import SQLInbox, queries
 
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from roovet_webhooks.inbox.protocol import Answer, Claimed
     from roovet_webhooks.inbox.records import RecordedDelivery
+    from roovet_webhooks.inbox.states import State
 
 T = TypeVar("T")
 

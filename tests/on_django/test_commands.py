@@ -23,7 +23,7 @@ from roovet_webhooks.django import DjangoInbox, dispatch_view, views as adapter
 from roovet_webhooks.django.dialects import KNOWS_MODES
 from roovet_webhooks.django.management.commands.roovet_worker import Command
 from roovet_webhooks.django.tables import tables
-from roovet_webhooks.inbox.protocol import State
+from roovet_webhooks.inbox.states import State
 from roovet_webhooks.worker import Worker
 
 if TYPE_CHECKING:

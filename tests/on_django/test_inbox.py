@@ -46,8 +46,9 @@ from roovet_webhooks.django.tables import tables
 from roovet_webhooks.inbox import changes
 from roovet_webhooks.inbox.backlog import Backlog
 from roovet_webhooks.inbox.maintenance import Expiry, Lease
-from roovet_webhooks.inbox.protocol import Outcome, Served, State
+from roovet_webhooks.inbox.protocol import Served
 from roovet_webhooks.inbox.records import Query
+from roovet_webhooks.inbox.states import Outcome, State
 from roovet_webhooks.receiving.bridge import AsyncBridge
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from django.db import connections, transaction
 from support.django_databases import KINDS, Entry, Shop, databases, opened_shop
 
 from roovet_webhooks import ConfigurationError, Delivery, Event
-from roovet_webhooks.inbox.protocol import Outcome, State
 from roovet_webhooks.inbox.records import Query
+from roovet_webhooks.inbox.states import Outcome, State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

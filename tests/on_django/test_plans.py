@@ -10,7 +10,7 @@ from django.db import connections, transaction
 from support.django_databases import KINDS, Shop, database
 
 from roovet_webhooks.django.tables import tables
-from roovet_webhooks.inbox.protocol import Outcome
+from roovet_webhooks.inbox.states import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -19,8 +19,9 @@ from roovet_webhooks import (
     RetryLater,
 )
 from roovet_webhooks.django import dialects
-from roovet_webhooks.inbox.protocol import Outcome, Served, State
+from roovet_webhooks.inbox.protocol import Served
 from roovet_webhooks.inbox.records import Query
+from roovet_webhooks.inbox.states import Outcome, State
 from roovet_webhooks.receiving.bridge import AsyncBridge
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from roovet_webhooks import (
     WebhookRequest,
     errors,
 )
-from roovet_webhooks.inbox.protocol import Outcome
+from roovet_webhooks.inbox.states import Outcome
 from roovet_webhooks.messages import DROPPED, DUPLICATE, HANDLED, IGNORED, STORED, WebhookResponse
 
 if TYPE_CHECKING:

@@ -50,7 +50,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence
     from pathlib import Path
 
-    from roovet_webhooks.inbox.protocol import Claim, Outcome, Stored
+    from roovet_webhooks.inbox.protocol import Claim, Stored
+    from roovet_webhooks.inbox.states import Outcome
     from roovet_webhooks.messages import Body
 
     Answer = Callable[[WebhookReceiver, WebhookRequest], WebhookResponse]
@@ -759,7 +760,7 @@ class TestTenants:
             (tenants.with_secret(SECRET), "default"),
         ):
             same.require()
-            name, verifier = run(same.of(request_of(), SyncBridge()))
+            name, verifier = run(same.resolve(request_of(), SyncBridge()))
             assert (name, verifier.tolerance, verifier.accept_truncated) == ("default", 7, True)
             assert [secret.name for secret in verifier.keyring] == [expected]
         with pytest.raises(ConfigurationError, match="the receiver 'shop' has no signing secret"):

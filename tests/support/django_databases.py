@@ -33,8 +33,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from roovet_webhooks import RetryPolicy
-    from roovet_webhooks.inbox.protocol import Claimed, Outcome
+    from roovet_webhooks.inbox.protocol import Claimed
     from roovet_webhooks.inbox.records import RecordedDelivery
+    from roovet_webhooks.inbox.states import Outcome
 
 KINDS = ["sqlite", "postgresql", "mysql"]
 

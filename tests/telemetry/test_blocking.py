@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from roovet_webhooks.telemetry import HandlerRun, LoopStep, blocking, report_blocked_loops
-from roovet_webhooks.telemetry.catalog import ABOUT
+from roovet_webhooks.telemetry.catalog import DELIVERY_FIELDS
 
 if TYPE_CHECKING:
     import pytest
 
-about = dict.fromkeys(ABOUT, "x")
+about = dict.fromkeys(DELIVERY_FIELDS, "x")
 
 
 def told(caplog: pytest.LogCaptureFixture) -> list[object]:

@@ -17,9 +17,9 @@ from support import NOW, SECRET, headers_of, payload, request_of
 import roovet_webhooks
 from roovet_webhooks import Delivery, DropDelivery, Event, RetryLater, WebhookReceiver, telemetry
 from roovet_webhooks.inbox.sql import SQLInbox
-from roovet_webhooks.receiving.attempt import context
-from roovet_webhooks.telemetry import receipt
-from roovet_webhooks.telemetry.catalog import ABOUT, BOUND, EVENTS, FIELDS
+from roovet_webhooks.receiving.attempt import log_context
+from roovet_webhooks.telemetry import instrumentation
+from roovet_webhooks.telemetry.catalog import BOUND, DELIVERY_FIELDS, EVENTS, FIELDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -146,7 +146,7 @@ def test_a_log_that_raises_changes_nothing(caplog: pytest.LogCaptureFixture) -> 
 @pytest.fixture
 def storing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WebhookReceiver]:
     """Yield a receiver of an application that does not use OpenTelemetry: its log is all that it tells."""
-    monkeypatch.setattr(receipt, "_otel", lambda: None)
+    monkeypatch.setattr(instrumentation, "_otel", lambda: None)
     inbox = SQLInbox(f"sqlite:///{tmp_path / 'roovet.db'}")
     yield receiver_of(inbox=inbox)
     inbox.close()
@@ -228,15 +228,15 @@ def test_what_the_package_tells_is_in_the_table() -> None:
     for event, fields in calls:
         row = EVENTS[event]
         # `ended` makes two fields of an error, and gives a metric its skew.
-        known = {*row.fields, *(ABOUT if row.verified else ()), "error", "skew"}
+        known = {*row.fields, *(DELIVERY_FIELDS if row.verified else ()), "error", "skew"}
         assert fields <= known, event
 
 
 def test_every_field_of_the_table_is_explained() -> None:
-    assert tuple(context(receiver_of().open(request_of()))) == ABOUT
-    used = {name for row in EVENTS.values() for name in row.fields} | set(ABOUT)
+    assert tuple(log_context(receiver_of().open(request_of()))) == DELIVERY_FIELDS
+    used = {name for row in EVENTS.values() for name in row.fields} | set(DELIVERY_FIELDS)
     assert used == FIELDS.keys()
-    assert set(BOUND) == (set(ABOUT) - {"key", "secret"}) | {"handler"}
+    assert set(BOUND) == (set(DELIVERY_FIELDS) - {"key", "secret"}) | {"handler"}
 
 
 def test_an_event_that_nobody_knows_is_told_all_the_same(caplog: pytest.LogCaptureFixture) -> None:
@@ -323,7 +323,7 @@ def test_without_structlog_nothing_is_bound() -> None:
 @pytest.mark.usefixtures("configured")
 def test_a_run_that_ends_in_another_context_ends_all_the_same() -> None:
     # What the garbage collector does with a coroutine that nobody awaits any more.
-    run = telemetry.HandlerRun("handler", dict.fromkeys(ABOUT, "x"))
+    run = telemetry.HandlerRun("handler", dict.fromkeys(DELIVERY_FIELDS, "x"))
     copy_context().run(run.__enter__)
     run.__exit__(None, None, None)
     assert structlog.contextvars.get_contextvars() == {}
@@ -333,7 +333,7 @@ def test_a_handler_that_ends_early_says_how_long_it_ran(configured: list[dict[st
     receiver_of().receive(request_of(payload("order.failed")))
     failed = next(event for event in configured if event["event"] == "handler.failed")
     assert 0 < failed["duration"] < 60
-    assert failed.keys() >= {*ABOUT, "handler"}
+    assert failed.keys() >= {*DELIVERY_FIELDS, "handler"}
 
 
 def test_no_log_has_a_secret_a_signature_or_a_body(

@@ -75,7 +75,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-    from roovet_webhooks.inbox.protocol import Claim, Outcome, Stored
+    from roovet_webhooks.inbox.protocol import Claim, Stored
+    from roovet_webhooks.inbox.states import Outcome
     from roovet_webhooks.messages import Body
 
     Server = Literal["sync", "async"]

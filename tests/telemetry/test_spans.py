@@ -39,7 +39,7 @@ from roovet_webhooks import (
 )
 from roovet_webhooks.asgi import WebhookApp
 from roovet_webhooks.flask import webhook_blueprint
-from roovet_webhooks.telemetry import catalog, receipt, spans
+from roovet_webhooks.telemetry import catalog, instrumentation, spans
 
 configure_django()
 
@@ -695,7 +695,7 @@ def without(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Have OpenTelemetry not imported by anyone."""
     monkeypatch.delitem(sys.modules, "opentelemetry")
     yield
-    receipt._otel.cache_clear()
+    instrumentation._otel.cache_clear()
 
 
 @pytest.mark.usefixtures("without")
@@ -725,12 +725,12 @@ def test_an_api_that_cannot_be_used_is_left_alone(
     monkeypatch.delitem(sys.modules, "roovet_webhooks.telemetry.spans")
     monkeypatch.delattr("roovet_webhooks.telemetry.spans")
     monkeypatch.setattr(sys, "meta_path", [Finder, *sys.meta_path])
-    receipt._otel.cache_clear()
+    instrumentation._otel.cache_clear()
     try:
         receiver = receiver_of()
         assert [receive(receiver, "sync").status for _ in range(2)] == [200, 200]
     finally:
-        receipt._otel.cache_clear()
+        instrumentation._otel.cache_clear()
     assert caplog.text.count("otel.failed") == told
 
 

@@ -39,7 +39,7 @@ def test_each_has_a_name_of_its_own_and_a_sentence() -> None:
     assert len(BY_NAME) == len(FORGERIES) >= 35
     for forgery in FORGERIES:
         assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", forgery.name)
-        assert re.fullmatch(r"[A-Z].*\.", forgery.about)
+        assert re.fullmatch(r"[A-Z].*\.", forgery.summary)
         assert repr(forgery) == f"Forgery({forgery.name!r})"
 
 
@@ -149,7 +149,7 @@ def refused(error: str, tampered: Tampered, client: Any, **options: Any) -> None
     with pytest.raises(AssertionError, match=error) as failed:
         tampered.assert_refused(client, **options)
     assert str(failed.value).startswith(f"the forgery {tampered.forgery.name!r} ")
-    assert str(failed.value).endswith(tampered.forgery.about)
+    assert str(failed.value).endswith(tampered.forgery.summary)
     assert SECRET not in str(failed.value)
 
 

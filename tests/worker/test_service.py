@@ -35,8 +35,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Sequence
     from pathlib import Path
 
-    from roovet_webhooks.inbox.protocol import Claim, Claimed, OnDead, Ordering, Outcome, Served
+    from roovet_webhooks.inbox.protocol import Claim, Claimed, OnDead, Ordering, Served
     from roovet_webhooks.inbox.sql.committer import Operation
+    from roovet_webhooks.inbox.states import Outcome
 
 
 T = TypeVar("T")

@@ -1,7 +1,7 @@
 """Directives that draw tables of the package, whenever the pages are built; no picture is kept.
 
 ``{life-of-a-delivery}`` draws `life.LIFE`, and ``{states-of-a-delivery}`` the steps of
-`roovet_webhooks.inbox.protocol`. What stands inside is the caption.
+`roovet_webhooks.inbox.states`. What stands inside is the caption.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from sphinx.util.docutils import SphinxDirective
 import life
 from pictures.flow import draw_life
 from pictures.machine import draw_machine
-from roovet_webhooks.inbox import protocol
+from roovet_webhooks.inbox import states
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,8 +31,8 @@ def life_of_a_delivery() -> str:
 def states_of_a_delivery() -> str:
     """Draw the steps of an inbox."""
     return draw_machine(
-        list(protocol.State),
-        [(source, step, target) for (source, step), target in protocol.STEPS.items()],
+        list(states.State),
+        [(source, step, target) for (source, step), target in states.STEPS.items()],
         name="states-of-a-delivery",
         title="The states of a recorded delivery",
     )
@@ -46,7 +46,7 @@ class Picture(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """Return the figure."""
-        for module in (life, protocol):
+        for module in (life, states):
             # A page that was built before is built anew when its table has changed.
             self.env.note_dependency(str(module.__file__))
         frame = f'<div class="picture-frame">{type(self).draw()}</div>'

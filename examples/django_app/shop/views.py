@@ -8,8 +8,8 @@ from django.http import JsonResponse
 from django.shortcuts import render
 
 from config.roovet import inbox
-from roovet_webhooks.inbox.protocol import State
 from roovet_webhooks.inbox.records import Query
+from roovet_webhooks.inbox.states import State
 from shop.models import Order
 
 if TYPE_CHECKING:

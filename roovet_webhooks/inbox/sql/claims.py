@@ -9,11 +9,12 @@ from sqlalchemy import and_, or_, select, update
 from roovet_webhooks.delivery import Identity
 from roovet_webhooks.errors import PayloadError
 from roovet_webhooks.inbox import changes
-from roovet_webhooks.inbox.protocol import Claimed, Outcome
+from roovet_webhooks.inbox.protocol import Claimed
 from roovet_webhooks.inbox.records import AttemptOutcome
 from roovet_webhooks.inbox.rows import claim_of, delivery_of
 from roovet_webhooks.inbox.sql import statements
 from roovet_webhooks.inbox.sql.schema import delivery, handled
+from roovet_webhooks.inbox.states import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -38,7 +38,7 @@ STUCK = 45.0
 # The same when the inbox closes: whoever waited for an answer has been told that there is none.
 STUCK_AT_THE_END = 10.0
 _LOOK = 0.25  # seconds
-_COUNTED: Any = {"preserve_rowcount": True}
+_KEEP_ROW_COUNT: Any = {"preserve_rowcount": True}
 
 
 class Operation(InboxFuture[T]):
@@ -112,7 +112,7 @@ class RowOperation(Operation[T]):
 
     def apply(self, connection: Connection, now: int) -> T:
         """Execute the statement for this row alone."""
-        result = connection.exec_driver_sql(self.statement, self.parameters(now), execution_options=_COUNTED)
+        result = connection.exec_driver_sql(self.statement, self.parameters(now), execution_options=_KEEP_ROW_COUNT)
         return self.changed if result.rowcount else self.unchanged()
 
 
@@ -288,7 +288,7 @@ class Committer:
         except BaseException as error:  # noqa: BLE001 - whatever it is, somebody waits for an answer
             answers = [self._alone(operation) for operation in batch] if len(batch) > 1 else [error]
         for operation, answer in zip(batch, answers, strict=True):
-            operation.answer(_told(answer) if isinstance(answer, SQLAlchemyError) else answer)
+            operation.answer(_unavailable(answer) if isinstance(answer, SQLAlchemyError) else answer)
         InboxFuture.wake(batch)
 
     def _known(self, batch: Sequence[Operation[Any]], full: DiskFull) -> list[Any]:
@@ -321,7 +321,7 @@ class Committer:
                     answers += [_answer(operation, connection, now) for operation in operations]
                     continue
                 rows = [operation.parameters(now) for operation in operations]
-                result = connection.exec_driver_sql(statement, rows, execution_options=_COUNTED)
+                result = connection.exec_driver_sql(statement, rows, execution_options=_KEEP_ROW_COUNT)
                 if result.rowcount != len(rows):
                     raise _NotAllChanged
                 answers += [operation.changed for operation in operations]
@@ -354,6 +354,6 @@ def _answer(operation: Operation[T], connection: Connection, now: int) -> T | In
         return error
 
 
-def _told(error: SQLAlchemyError) -> InboxUnavailable:
+def _unavailable(error: SQLAlchemyError) -> InboxUnavailable:
     # Its text may have the statement's parameters, and so the body.
     return InboxUnavailable(f"the store refused an operation: {type(getattr(error, 'orig', error)).__name__}")

@@ -44,8 +44,9 @@ if TYPE_CHECKING:
     from roovet_webhooks.inbox.codec import Codec
     from roovet_webhooks.inbox.future import InboxFuture
     from roovet_webhooks.inbox.history import RecordErrors
-    from roovet_webhooks.inbox.protocol import Claim, Claimed, OnDead, Ordering, Outcome, Served, Stored
+    from roovet_webhooks.inbox.protocol import Claim, Claimed, OnDead, Ordering, Served, Stored
     from roovet_webhooks.inbox.records import Purged, Query, RecordedAttempt, RecordedDelivery, Stats, WorkerRecord
+    from roovet_webhooks.inbox.states import Outcome
     from roovet_webhooks.retry import RetryPolicy
 
 T = TypeVar("T")
@@ -174,9 +175,9 @@ class SQLInbox:
         if self._backlog.is_time_to_look(delivery.endpoint, workers_needed=not claim):
             self._run(self._look)
         self._time.prove(milliseconds(delivery.received_at), self._moment())
-        hold, let_go = self._maintenance.hold, self._let_go
+        hold, give_back = self._maintenance.hold, self._give_back
         return self._submit(
-            self._recorder.recording(delivery, claim=claim, handlers=handlers, hold=hold, let_go=let_go)
+            self._recorder.recording(delivery, claim=claim, handlers=handlers, hold=hold, give_back=give_back)
         )
 
     def _look(self, connection: Connection, now: int) -> None:
@@ -194,7 +195,7 @@ class SQLInbox:
         try:
             yield self._maintenance.keep(claim)
         finally:
-            self._maintenance.let_go(claim)
+            self._maintenance.stop_renewing(claim)
 
     def confirm(self, claim: Claim) -> InboxFuture[None]:
         """Renew a claim now; see `Inbox.confirm`."""
@@ -249,7 +250,7 @@ class SQLInbox:
             GrantingOperation(
                 claim,
                 lambda one: self._maintenance.hold([] if one is None else [one.claim]),
-                lambda one: self._let_go([] if one is None else [one.claim]),
+                lambda one: self._give_back([] if one is None else [one.claim]),
             )
         )
 
@@ -258,14 +259,14 @@ class SQLInbox:
             GrantingOperation(
                 claim,
                 lambda found: self._maintenance.hold([one.claim for one in found]),
-                lambda found: self._let_go([one.claim for one in found]),
+                lambda found: self._give_back([one.claim for one in found]),
             )
         )
 
-    def _let_go(self, claims: Sequence[Claim]) -> None:
+    def _give_back(self, claims: Sequence[Claim]) -> None:
         """Release claims that were granted when nobody waited for them any more: no attempt has been made."""
         for claim in claims:
-            self._maintenance.let_go(claim)
+            self._maintenance.stop_renewing(claim)
             with suppress(InboxError):  # it has been closed, and the reaper will do it
                 self.release(claim, retry_in=0)
 
@@ -330,9 +331,9 @@ class SQLInbox:
         self, claim: Claim, *, retry_in: float, error: str | None = None, attempt: RecordedAttempt | None = None
     ) -> InboxFuture[None]:
         """Give a claim back; see `Inbox.release`."""
-        told = None if error is None else self._history.error(error, attempt)
-        ended = partial(self._history.settled, claim, attempt, AttemptOutcome.RELEASED, reason=told)
-        return self._end(claim, lambda now: changes.released(now=now, retry_in=retry_in, error=told), ended)
+        reason = None if error is None else self._history.error(error, attempt)
+        ended = partial(self._history.settled, claim, attempt, AttemptOutcome.RELEASED, reason=reason)
+        return self._end(claim, lambda now: changes.released(now=now, retry_in=retry_in, error=reason), ended)
 
     def return_unhandled(
         self, claim: Claim, error: str, *, retry_in: float, attempt: RecordedAttempt | None = None
@@ -449,8 +450,8 @@ class SQLInbox:
         wanted = list(served)
         upsert = self._store.insert(worker)
         key = [worker.c.owner, worker.c.endpoint]
-        said = {name: upsert.excluded[name] for name in ("seen_at", "handlers", "patterns")}
-        upsert = upsert.on_conflict_do_update(index_elements=key, set_=said)
+        values = {name: upsert.excluded[name] for name in ("seen_at", "handlers", "patterns")}
+        upsert = upsert.on_conflict_do_update(index_elements=key, set_=values)
 
         def heartbeat(connection: Connection, now: int) -> None:
             if rows := heartbeats(owner, wanted, now):

@@ -9,7 +9,6 @@ from sqlalchemy import and_, delete, func, select, update
 from roovet_webhooks.delivery import Identity, id_of
 from roovet_webhooks.inbox import changes
 from roovet_webhooks.inbox.maintenance import TIDYINGS
-from roovet_webhooks.inbox.protocol import State
 from roovet_webhooks.inbox.records import MOST_REASONS, Purged, Stats
 from roovet_webhooks.inbox.rows import Found, not_found, record_of
 from roovet_webhooks.inbox.sql.counts import workers
@@ -30,6 +29,7 @@ from roovet_webhooks.inbox.sql.schema import (
     is_in,
 )
 from roovet_webhooks.inbox.sql.statements import STILL_DONE, STILL_ENDED, by_index, by_number
+from roovet_webhooks.inbox.states import State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

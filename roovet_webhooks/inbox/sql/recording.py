@@ -8,10 +8,11 @@ from sqlalchemy import select
 
 from roovet_webhooks.errors import InboxFull
 from roovet_webhooks.inbox import changes
-from roovet_webhooks.inbox.protocol import Claim, State, Stored, Verdict
+from roovet_webhooks.inbox.protocol import Claim, Stored, Verdict
 from roovet_webhooks.inbox.sql import statements
 from roovet_webhooks.inbox.sql.committer import GrantingOperation, RowOperation
 from roovet_webhooks.inbox.sql.schema import delivery as table
+from roovet_webhooks.inbox.states import State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -61,7 +62,7 @@ class Recorder:
         claim: bool,
         handlers: Sequence[str] | None,
         hold: Callable[[Sequence[Claim]], None],
-        let_go: Callable[[Sequence[Claim]], None],
+        give_back: Callable[[Sequence[Claim]], None],
     ) -> Operation[Stored]:
         """Return the operation that records a delivery.
 
@@ -70,7 +71,7 @@ class Recorder:
             claim: Whether it is to be handled at once.
             handlers: Names of the handlers that are registered for it.
             hold: Takes claims that were granted.
-            let_go: Takes claims back that were granted when nobody waited any more.
+            give_back: Takes claims back that were granted when nobody waited any more.
         """
         name, body = self._claimant.bodies.encode(delivery.raw)
         values = changes.recorded(delivery, body, name, handlers)
@@ -89,7 +90,7 @@ class Recorder:
                 hold([stored.claim] if stored.claim else [])
 
             def undo(stored: Stored) -> None:
-                let_go([stored.claim] if stored.claim else [])
+                give_back([stored.claim] if stored.claim else [])
 
             return GrantingOperation(record, granted, undo, row=row, bounded=True, known=known)
 

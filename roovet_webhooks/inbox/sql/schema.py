@@ -28,7 +28,7 @@ from sqlalchemy import (
 )
 
 from roovet_webhooks.errors import ConfigurationError
-from roovet_webhooks.inbox.protocol import State
+from roovet_webhooks.inbox.states import State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -24,7 +24,7 @@ from roovet_webhooks.inbox.limits import SQLITE_SECONDS
 from roovet_webhooks.inbox.sql import schema
 from roovet_webhooks.inbox.sql.guard import HandlerConnection
 from roovet_webhooks.inbox.sql.store import WAIT, HandlerTransaction, Transaction, Undo, rendered, translated
-from roovet_webhooks.inbox.write_lock import Turn, WriteLock
+from roovet_webhooks.inbox.write_lock import HeldWriteLock, WriteLock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -66,7 +66,7 @@ class SQLiteStore:
         self._theirs = engine
         self._url = sqlalchemy.URL.create("sqlite", database=self.path)
         self._write_lock = WriteLock(f"{self.path}.lock", WAIT)
-        self._turn: Turn | None = None
+        self._held: HeldWriteLock | None = None
         self._make_engines()
         self._connection: Connection | None = None
         self._others: set[Connection] = set()  # of handlers, and of those who look
@@ -102,8 +102,8 @@ class SQLiteStore:
 
     def _refuse_others(self, *_: object) -> None:
         """Refuse a handler that takes another connection from its connection's engine: it would write out of turn."""
-        turn = self._turn
-        if turn is None or turn.is_over or turn.thread != threading.get_ident():
+        held = self._held
+        if held is None or held.is_over or held.thread != threading.get_ident():
             raise ConfigurationError(_NOT_YOURS)
 
     def text_of(self, statement: Insert | Update, columns: Sequence[str] | None = None) -> str:
@@ -111,20 +111,20 @@ class SQLiteStore:
         return rendered(statement, self._engine, columns)
 
     @contextmanager
-    def _in_turn(self) -> Generator[Turn]:
+    def _write_locked(self) -> Generator[HeldWriteLock]:
         if self._forked_open:  # pragma: no cover - in a child, which coverage does not see; tests fork
             raise ConfigurationError(_FORKED_OPEN)
-        turn = self._turn = self._write_lock.take()
+        held = self._held = self._write_lock.take()
         try:
             with translated(self._what):
-                yield turn
+                yield held
         finally:
-            turn.give_back()
+            held.give_back()
 
     @contextmanager
     def write(self) -> Generator[Transaction]:
         """Open a durable transaction; see `Store.write`."""
-        with self._in_turn():
+        with self._write_locked():
             connection = self._writer()
             try:
                 with connection.begin():
@@ -140,7 +140,7 @@ class SQLiteStore:
     @contextmanager
     def write_for_handler(self) -> Generator[HandlerTransaction]:
         """Open a handler's transaction, on a connection that is closed with it; see `Store.write_for_handler`."""
-        with self._in_turn():
+        with self._write_locked():
             self._writer()  # the tables are there, and of this version
             connection = HandlerConnection(self._handlers)
             driver = cast("lent.HandlerConnection", _driver(connection))
@@ -211,7 +211,7 @@ class SQLiteStore:
 
     def limited(self, connection: Connection) -> AbstractContextManager[Limit]:
         """Bound a transaction; see `Store.limited`."""
-        return sqlite_limit(connection, self.limit, cast("Turn", self._turn).give_back)
+        return sqlite_limit(connection, self.limit, cast("HeldWriteLock", self._held).give_back)
 
     def free_disk(self) -> int | None:
         """Return the free bytes on the disk that holds the file."""
@@ -240,8 +240,8 @@ class SQLiteStore:
 
     def before_fork(self) -> None:
         """Close the connection, and let nobody open one; see `Store.before_fork`."""
-        turn = self._turn
-        inside = turn is not None and not turn.is_over and turn.thread == threading.get_ident()
+        held = self._held
+        inside = held is not None and not held.is_over and held.thread == threading.get_ident()
         self._stopped = not inside and self._write_lock.stop()
         if self._stopped and self._connection is not None:
             with suppress(InboxUnavailable), self._write_lock.while_stopped():
@@ -349,15 +349,15 @@ def _refuse_network(path: str) -> None:
 
 
 @contextmanager
-def sqlite_limit(connection: Connection, seconds: float, let_go: Callable[[], None]) -> Generator[Limit]:
+def sqlite_limit(connection: Connection, seconds: float, release: Callable[[], None]) -> Generator[Limit]:
     """Bound a transaction on SQLite, whose writers all wait for it.
 
     Args:
         connection: In a transaction.
         seconds: For which it may stay open.
-        let_go: Lets the next writer begin, while the handler of this one still runs.
+        release: Lets the next writer begin, while the handler of this one still runs.
     """
-    limit = lent.HandlerLimit(cast("lent.HandlerConnection", _driver(connection)), seconds, let_go)
+    limit = lent.HandlerLimit(cast("lent.HandlerConnection", _driver(connection)), seconds, release)
     limit.begin()
     try:
         yield limit

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import and_, bindparam, func, literal_column, or_, select, tuple_, update
 
-from roovet_webhooks.inbox.protocol import Outcome, State
 from roovet_webhooks.inbox.sql.schema import (
     BY_CLAIM,
     BY_CRASHED,
@@ -17,6 +16,7 @@ from roovet_webhooks.inbox.sql.schema import (
     delivery,
     is_in,
 )
+from roovet_webhooks.inbox.states import Outcome, State
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,9 +52,9 @@ STILL_DONE = is_in(State.DONE, state=_state)
 STILL_ENDED = is_in(State.DONE, State.DEAD, state=_state)
 
 
-def by_index(query: Q, index: Index, of: FromClause = delivery) -> Q:
+def by_index(query: Q, index: Index, table: FromClause = delivery) -> Q:
     """Return a query that SQLite answers by an index: by itself it takes the one of several that was made first."""
-    return query.with_hint(of, f"INDEXED BY {index.name}", "sqlite")
+    return query.with_hint(table, f"INDEXED BY {index.name}", "sqlite")
 
 
 def by_number(query: Q) -> Q:

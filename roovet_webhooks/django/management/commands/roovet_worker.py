@@ -83,14 +83,14 @@ class Command(BaseCommand):
             log_to_stderr(options["log_level"], but="django")
             with _kept_connections():
                 worker.check()
-                self._tell(worker)
+                self._print_start(worker)
                 worker.run()
         except ConfigurationError as error:
             raise CommandError(str(error), returncode=2) from None
         for receiver in chosen:
             close_quietly(cast("DurableInbox", receiver.inbox))
 
-    def _tell(self, worker: Worker) -> None:
+    def _print_start(self, worker: Worker) -> None:
         inboxes = {id(receiver.inbox): receiver.inbox for receiver in worker.receivers}
         for inbox in inboxes.values():
             if isinstance(inbox, DjangoInbox):
