@@ -283,3 +283,10 @@ def test_an_attempt_is_a_line(result: Result, retry_in: float | None, line: str)
     message = DueMessage(1, 2, "order.created", "ord_1", "http://shop.example/", b"{}", (SECRET,))
     _Log(Console(file=output, width=200)).sent(message, result, retry_in)
     assert output.getvalue().strip().endswith(line)
+
+
+def test_a_secret_that_was_given_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROOVET_WEBHOOK_SECRET", SECRET)
+    monkeypatch.setattr("roovet_webhooks.cli.sandbox.server_of", _Served)
+    shown = run("sandbox", "--port", "0").stdout
+    assert "Signing secret" not in shown

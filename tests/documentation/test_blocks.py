@@ -133,12 +133,12 @@ def commands_of(page: str) -> Iterator[list[str]]:
 
 def resolved(words: list[str]) -> tuple[click.Context, list[str]]:
     """Return the context of the innermost command that words name, and what is left of them."""
-    context, rest = click.Context(root), words
+    context, rest = click.Context(root, **root.context_settings), words
     while isinstance(context.command, click.Group):
         name, command, rest = context.command.resolve_command(context, rest)
         assert name is not None
         assert command is not None
-        context = click.Context(command, context, name)
+        context = click.Context(command, context, name, **command.context_settings)
     return context, rest
 
 
@@ -174,11 +174,11 @@ def test_every_command_that_a_sentence_names_exists_with_its_options(page: str) 
     if page == "README.md":
         table = rows_of(section_of(page, "The command line"), 2)
         told += [(found[1], found[2]) for row in table if (found := re.match(r"`([a-z]+)([^`]*)`", row[0]))]
-        assert {name for name, _ in told} == root.commands.keys()
+        assert {name for name, _ in told} == set(root.list_commands(click.Context(root)))
     for name, rest in told:
         words = [name, *re.findall(r"(?<= )[a-z]+", rest)]
         # A group may be named without one of its commands.
-        bare = isinstance(root.commands[name], click.Group) and len(words) == 1
+        bare = isinstance(root.get_command(click.Context(root), name), click.Group) and len(words) == 1
         known = (
             set() if bare else {option for parameter in resolved(words)[0].command.params for option in parameter.opts}
         )

@@ -8,6 +8,7 @@ import sys
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING
 
+import click
 import pytest
 
 from documentation.pages import DOCS, PAGES
@@ -49,7 +50,9 @@ def test_the_pictures_are_those_of_the_tables(built: Path) -> None:
 
 def test_the_command_line_is_explained_by_its_own_help(built: Path) -> None:
     page = (built / "reference" / "command-line.html").read_text("utf-8")
-    for name, command in root.commands.items():
+    for name in root.list_commands(click.Context(root)):
+        command = root.get_command(click.Context(root), name)
+        assert command is not None
         assert f'id="roovet-webhooks-{name}"' in page
         for parameter in command.params:
             assert all(option in page for option in parameter.opts if option.startswith("--"))

@@ -31,6 +31,7 @@ from roovet_webhooks import ConfigurationError, Event, InboxUnavailable, RetryPo
 from roovet_webhooks.engines.celery import CeleryEngine
 from roovet_webhooks.engines.procrastinate import IsolationGate, ProcrastinateEngine
 from roovet_webhooks.engines.running import Receivers, TaskBridge
+from roovet_webhooks.inbox.engine import Engine
 from roovet_webhooks.inbox.protocol import Claim, Claimed
 from roovet_webhooks.inbox.sql import SQLInbox
 from roovet_webhooks.receiving.bridge import run
@@ -672,3 +673,10 @@ def test_a_missing_engine_is_an_error_that_names_the_extra(name: str, monkeypatc
         monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(ImportError, match=rf"pip install 'roovet-webhooks\[{name}\]'"):
         __import__(f"roovet_webhooks.engines.{name}")
+
+
+@pytest.mark.parametrize("engine", [CeleryEngine, ProcrastinateEngine])
+def test_an_engine_has_all_that_the_protocol_names(engine: type[object]) -> None:
+    names = {name for name in (*vars(Engine), *Engine.__annotations__) if not name.startswith("_")}
+    assert {name for name in names if callable(getattr(Engine, name, None))} <= set(dir(engine))
+    assert names >= {"attach", "enqueue", "faults", "window"}

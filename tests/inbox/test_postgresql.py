@@ -411,3 +411,19 @@ def test_a_claim_that_somebody_is_settling_is_not_reaped(postgresql: PostgreSQLW
     given(other.reap())
     postgresql.elapse(LEASE + 1)
     assert len(given(other.reap())) == 1
+
+
+def test_a_handler_that_begins_another_transaction_has_committed_nothing(postgresql: PostgreSQLWorld) -> None:
+    inbox = postgresql.process()
+
+    def work(connection: Connection) -> None:
+        postgresql.book(connection, "lost")
+        proxies: list[Any] = [connection.connection, connection.connection]
+        driver = proxies[1].driver_connection
+        for statement in (b"ROLLBACK", b"BEGIN"):
+            driver.pgconn.exec_(statement)
+        postgresql.book(connection, "elsewhere")
+
+    with pytest.raises(ConfigurationError, match="is over before its end"):
+        run_in_transaction(inbox, claimed(inbox, postgresql.delivery()), work)
+    assert postgresql.booked() == []

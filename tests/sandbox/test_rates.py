@@ -17,6 +17,9 @@ def test_a_counter_expires_by_the_clock_of_the_sandbox() -> None:
     assert counters.get("key") == 0
     assert counters.get_expiry("key") == clock() == 1120
     assert counters.incr("key", 60) == 1
+    counters.clear("key")
+    assert counters.get("key") == 0
+    counters.incr("other", 60)
     assert counters.reset() == 1
 
 

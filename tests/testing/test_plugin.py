@@ -141,7 +141,7 @@ def test_it_tells_of_itself(project: Path) -> None:
     shown = run(project, "--fixtures").stdout
     ours = shown.partition("fixtures defined from roovet_webhooks.testing.plugin")[2].partition("\n---")[0]
     names = re.findall(r"^(\w+) -- ", ours, re.MULTILINE)
-    assert names == ["roovet_secret", "roovet_path", "roovet_accepts", "roovet", "tampered"]
+    assert names == ["roovet_secret", "roovet_path", "roovet_accepts", "roovet", "roovet_sandbox", "tampered"]
     assert "no docstring" not in ours
     helped = run(project, "--help").stdout
     assert "roovet_secret (string)" in helped

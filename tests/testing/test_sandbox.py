@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -154,3 +155,12 @@ def test_a_port_where_one_is_wanted(roovet_sandbox: LocalRoovet) -> None:
 
 def test_it_shows_no_secret(roovet_sandbox: LocalRoovet) -> None:
     assert repr(roovet_sandbox) == "LocalRoovet(clock=Clock(1762782800.0))"
+
+
+def test_a_client_that_answers_later_is_refused(roovet_sandbox: LocalRoovet) -> None:
+    loop = asyncio.new_event_loop()
+    roovet_sandbox.forward(lambda _request: loop.create_future())
+    roovet_sandbox.trigger("order.created", "ord_7")
+    with pytest.raises(TypeError, match="this client is async"):
+        roovet_sandbox.deliver()
+    loop.close()

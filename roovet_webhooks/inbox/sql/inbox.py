@@ -439,8 +439,8 @@ class SQLInbox:
             for lease, values, dead in overdue_claims:
                 same = (_c.id == lease.number, _c.fence == lease.fence, _c.lease_until == lease.until)
                 overdue = statements.unlocked(self._store, select(_c.id).where(*same, statements.STILL_CLAIMED))
-                if statements.taken(connection, overdue, values, columns=[_c.id]).first() is not None:
-                    freed.append((lease.number, dead))
+                taken = statements.taken(connection, overdue, values, columns=[_c.id])
+                freed += [(row.id, dead) for row in taken]
             return freed
 
         return self._run(reap)
