@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pygments.lexers.special import TextLexer
 
 from roovet_webhooks import __version__
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
 
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
@@ -21,7 +27,6 @@ extensions = [
     "docstrings",
     "endpoints",
     "helptexts",
-    "pictures",
     "repository",
 ]
 source_suffix = {".md": "markdown"}
@@ -54,3 +59,8 @@ nitpick_ignore_regex = [
     # Parts of an annotation that Sphinx takes for names.
     (r"py:.*", r".*\[.*|P\.args|P\.kwargs"),
 ]
+
+
+def setup(app: Sphinx) -> None:
+    """Show Mermaid blocks as text, because drawing them needs a script. Code hosts draw them."""
+    app.add_lexer("mermaid", TextLexer)

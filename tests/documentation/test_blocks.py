@@ -47,6 +47,7 @@ LANGUAGES = {
     "ini": "test_what_is_shown_as_data_is",
     "toml": "test_what_is_shown_as_data_is",
     "http": "test_the_readme_shows_a_refusal_as_it_is",
+    "mermaid": "test_pictures",
     "text": "test_the_readme_shows_a_refusal_as_it_is, and test_tutorials",
 }
 SET_UP = [

@@ -12,7 +12,6 @@ import click
 import pytest
 
 from documentation.pages import DOCS, PAGES
-from pictures import life_of_a_delivery, states_of_a_delivery
 from roovet_webhooks.cli.root import root
 
 if TYPE_CHECKING:
@@ -40,12 +39,6 @@ def test_every_page_is_built(built: Path) -> None:
     for page in PAGES:
         name = page.removeprefix("docs/").removesuffix(".md") if page != "README.md" else "readme"
         assert (built / f"{name}.html").is_file(), page
-
-
-def test_the_pictures_are_those_of_the_tables(built: Path) -> None:
-    page = (built / "explanation" / "semantics.html").read_text("utf-8")
-    assert life_of_a_delivery() in page
-    assert states_of_a_delivery() in page
 
 
 def test_the_command_line_is_explained_by_its_own_help(built: Path) -> None:

@@ -9,11 +9,11 @@ import re
 from typing import TYPE_CHECKING, cast
 
 import pytest
+from receiving.life import LIFE
 from support import NOW, SECRET, payload, request_of
 
 import roovet_webhooks
 from documentation.pages import DOCS, ROOT, python_of, rows_of, section_of, text_of
-from life import LIFE
 from roovet_webhooks import Delivery, DropDelivery, Event, RetryLater, WebhookReceiver, errors, messages
 from roovet_webhooks.inbox.states import TRANSITIONS
 from roovet_webhooks.telemetry import blocking
@@ -213,7 +213,7 @@ def test_the_table_of_the_life_of_a_delivery_is_that_of_the_code() -> None:
     assert len(rows) == len(LIFE)
     for (holds, refused_with), step in zip(rows, LIFE, strict=True):
         assert holds.startswith(step.holds)
-        ends = {error.status for error in step.refusals} | {answer.status for answer in step.endings}
+        ends = {fault.ending.status for fault in step.faults}
         assert statuses_of(refused_with) == ends
 
 
