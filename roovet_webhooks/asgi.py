@@ -16,7 +16,7 @@ from roovet_webhooks.errors import BodyAlreadyRead, ConfigurationError, Incomple
 from roovet_webhooks.messages import WebhookRequest, WebhookResponse, error_response
 from roovet_webhooks.receiving.bridge import AsyncBridge
 from roovet_webhooks.receiving.misuse import check_receiver
-from roovet_webhooks.signing.keys import forget_variables
+from roovet_webhooks.signing.secrecy import forget_variables
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping

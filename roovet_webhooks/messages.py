@@ -10,7 +10,7 @@ import math
 from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, TypeAlias, cast
 
-from roovet_webhooks.signing.keys import Unpicklable, forget_variables
+from roovet_webhooks.signing.secrecy import Unpicklable, forget_variables
 
 if TYPE_CHECKING:
     from roovet_webhooks.errors import WebhookError

@@ -23,7 +23,7 @@ from roovet_webhooks.api.limiter import RateLimiter
 from roovet_webhooks.api.lookup import look_up
 from roovet_webhooks.api.verbs import D, Shop, Wallet
 from roovet_webhooks.errors import ConfigurationError
-from roovet_webhooks.signing.keys import forgets_secret
+from roovet_webhooks.signing.secrecy import forgets_secret
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -30,7 +30,7 @@ from roovet_webhooks.api.errors import (
     UndecodableAnswer,
 )
 from roovet_webhooks.api.limiter import RateLimiter, retry_after
-from roovet_webhooks.signing.keys import forget_variables
+from roovet_webhooks.signing.secrecy import forget_variables
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -6,7 +6,7 @@ import os
 import re
 
 from roovet_webhooks.api.errors import InvalidApiKey
-from roovet_webhooks.signing.keys import Unpicklable, forgets_secret
+from roovet_webhooks.signing.secrecy import Unpicklable, forgets_secret
 
 API_KEY_VARIABLE = "ROOVET_API_KEY"
 WEBHOOK_SECRET_PREFIX = "whsec_"  # noqa: S105 - how a secret begins, not one

@@ -14,7 +14,8 @@ import click
 
 from roovet_webhooks.errors import ConfigurationError
 from roovet_webhooks.receiving.tenants import SECRET_VARIABLE
-from roovet_webhooks.signing.keys import Keyring, Unpicklable, as_keyring
+from roovet_webhooks.signing.keys import Keyring, as_keyring
+from roovet_webhooks.signing.secrecy import Unpicklable
 
 if TYPE_CHECKING:
     from roovet_webhooks.signing.keys import SecretLike

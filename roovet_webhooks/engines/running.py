@@ -10,7 +10,7 @@ from roovet_webhooks import telemetry
 from roovet_webhooks.errors import ConfigurationError
 from roovet_webhooks.receiving.attempt import log_context
 from roovet_webhooks.receiving.bridge import EXITS, NotAnExceptionError, SyncBridge
-from roovet_webhooks.signing.keys import forget_variables
+from roovet_webhooks.signing.secrecy import forget_variables
 from roovet_webhooks.worker.bridge import patiently
 
 if TYPE_CHECKING:

@@ -19,13 +19,12 @@ from roovet_webhooks.signing.keys import (
     Keyring,
     Secret,
     SecretLike,
-    Unpicklable,
     as_keyring,
     encode_secret,
-    forgets_secret,
     is_placeholder,
 )
 from roovet_webhooks.signing.mac import fresh, other
+from roovet_webhooks.signing.secrecy import Unpicklable, forgets_secret
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -26,6 +26,7 @@ from roovet_webhooks.inbox.records import AttemptOutcome, RecordedAttempt, Recor
 from roovet_webhooks.inbox.states import Outcome
 from roovet_webhooks.receiving.bridge import EXITS, NotAnExceptionError, is_async
 from roovet_webhooks.receiving.unhandled import coverage
+from roovet_webhooks.signing.secrecy import OUR_MODULES
 from roovet_webhooks.tracebacks import message_of, short_traceback, shortened
 
 if TYPE_CHECKING:
@@ -42,9 +43,8 @@ if TYPE_CHECKING:
     from roovet_webhooks.retry import RetryPolicy
     from roovet_webhooks.routing import Handler, Plan
 
-_OURS = "roovet_webhooks."
 # What a call goes through on its way into a thread or onto a loop.
-_CARRIERS = (_OURS, "anyio.", "asgiref.", "asyncio.", "concurrent.")
+_CARRIERS = (OUR_MODULES, "anyio.", "asgiref.", "asyncio.", "concurrent.")
 
 
 class Observer(Protocol):
@@ -360,7 +360,7 @@ def begin_with_users_code(error: BaseException) -> None:
     traceback = kept = error.__traceback__
     while traceback is not None and (module := _module_of(traceback)).startswith(_CARRIERS):
         traceback = traceback.tb_next
-        if module.startswith(_OURS):
+        if module.startswith(OUR_MODULES):
             kept = traceback
     # Where nothing is left, a carrier itself has failed, and its frames say how.
     error.__traceback__ = traceback or kept

@@ -45,14 +45,14 @@ from roovet_webhooks.messages import (
 from roovet_webhooks.receiving.attempt import Attempt, begin_with_users_code, call_hooks, log_context
 from roovet_webhooks.receiving.body import BodyReader
 from roovet_webhooks.receiving.bridge import EXITS, AsyncBridge, Bridge, SyncBridge, run
-from roovet_webhooks.receiving.refusal import Diagnostics
+from roovet_webhooks.receiving.diagnostics import Diagnostics
 from roovet_webhooks.receiving.request_checks import admit
 from roovet_webhooks.receiving.tenants import Resolver, Tenants
 from roovet_webhooks.receiving.unhandled import UnhandledLog
 from roovet_webhooks.retry import RetryPolicy
 from roovet_webhooks.routing import Plan, Router
 from roovet_webhooks.signing.header import check_timestamp, parse_signature
-from roovet_webhooks.signing.keys import SecretLike, forget_variables, forgets_secret, warn_caller
+from roovet_webhooks.signing.secrecy import forget_variables, forgets_secret, warn_caller
 from roovet_webhooks.signing.verifier import DEFAULT_TOLERANCE, checked_tolerance
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ if TYPE_CHECKING:
 
     from roovet_webhooks.inbox.engine import Engine
     from roovet_webhooks.receiving.attempt import Observer
+    from roovet_webhooks.signing.keys import SecretLike
 
 DEFAULT_MAX_BODY_BYTES = 1_048_576
 DEFAULT_BODY_TIMEOUT = 10.0

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, TypeAlias, cast
 
 from roovet_webhooks.delivery import DEFAULT_TENANT
 from roovet_webhooks.errors import ConfigurationError, TenantLookupFailed, UnknownTenant
-from roovet_webhooks.signing.keys import SecretLike, Tenant, forgets_secret
+from roovet_webhooks.signing.keys import SecretLike, Tenant
+from roovet_webhooks.signing.secrecy import forgets_secret
 from roovet_webhooks.signing.verifier import Verifier
 
 if TYPE_CHECKING:

@@ -6,30 +6,21 @@ bytes of the text, as PHP's ``hash_hmac`` takes them (vendor document, "Webhooks
 
 from __future__ import annotations
 
-import functools
-import inspect
 import re
-import warnings
-from contextlib import suppress
 from datetime import datetime
-from typing import TYPE_CHECKING, ClassVar, NoReturn, ParamSpec, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, TypeAlias
 
 from roovet_webhooks.errors import ConfigurationError, InvalidSecretError
+from roovet_webhooks.signing.secrecy import Unpicklable, forgets_secret, warn_caller
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
-    from types import FrameType
+    from collections.abc import Iterable, Iterator, Sequence
 
     from cryptography.hazmat.primitives.hmac import HMAC
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 MINIMUM_SECRET_BYTES = 16
 RECOMMENDED_SECRET_BYTES = 24
 API_KEY_PREFIX = "rvpk_"
-
-_OURS = "roovet_webhooks."
 
 # What templates, shells and deployments leave where they do not know a name.
 _PLACEHOLDER = re.compile(
@@ -47,60 +38,6 @@ _TEXT = re.compile(rb"[\0\t\n\v\f\r -~]*")
 _BREAK = re.compile(rb"[\r\n\0]")
 
 _WHERE = "copy the whole signing secret from the webhook settings at Roovet"
-
-
-class Unpicklable:
-    """Refuses to be pickled, so that no secret travels in a task queue, a cache or a crash report."""
-
-    __slots__ = ()
-
-    _holds: ClassVar[str] = "signing secrets"
-
-    def __reduce_ex__(self, protocol: object) -> NoReturn:
-        """Refuse.
-
-        Raises:
-            TypeError: Always.
-        """
-        message = f"{type(self).__name__} holds {self._holds} and refuses to be pickled or copied out"
-        raise TypeError(message)
-
-
-def forget_variables(error: BaseException, *, libraries: tuple[str, ...] = ()) -> None:
-    """Empty our own frames of a traceback, and of what it came from: they show where it was, and no secret or body.
-
-    A crash report, a debug page and some logs print the variables of every frame.
-
-    Args:
-        error: The exception.
-        libraries: Beginnings of other modules' names whose frames are emptied too.
-    """
-    chain: list[BaseException] = [error]
-    for link in chain:
-        for before in (link.__cause__, link.__context__):
-            if before is not None and all(before is not known for known in chain):
-                chain.append(before)
-        traceback = link.__traceback__
-        while traceback is not None:
-            if traceback.tb_frame.f_globals.get("__name__", "").startswith((_OURS, *libraries)):
-                with suppress(RuntimeError):  # it runs still
-                    traceback.tb_frame.clear()
-            traceback = traceback.tb_next
-
-
-def forgets_secret(function: Callable[P, R]) -> Callable[P, R]:
-    """Decorate what takes a secret or a body: when it raises, no frame of ours keeps either."""
-
-    @functools.wraps(function)
-    def forgetting(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            return function(*args, **kwargs)
-        except Exception as error:
-            forget_variables(error)
-            del args, kwargs
-            raise
-
-    return forgetting
 
 
 class Secret(Unpicklable):
@@ -173,20 +110,6 @@ class Secret(Unpicklable):
     def __repr__(self) -> str:
         """Show the name, and nothing else."""
         return f"Secret(name={self.name!r})"
-
-
-def warn_caller(message: str) -> None:
-    """Warn at the line of the application that led here, however many frames of ours lie between.
-
-    Args:
-        message: The warning, without a secret.
-    """
-    level = 1
-    frame: FrameType | None = inspect.currentframe()
-    # The standard library's stands between a `with` statement and what it enters.
-    while frame is not None and frame.f_globals.get("__name__", "").startswith((_OURS, "contextlib")):
-        level, frame = level + 1, frame.f_back
-    warnings.warn(message, stacklevel=level)
 
 
 def encode_secret(value: object) -> bytes:

@@ -23,16 +23,9 @@ from roovet_webhooks.signing.header import (
     not_a_header,
     parse_signature,
 )
-from roovet_webhooks.signing.keys import (
-    Keyring,
-    Secret,
-    SecretLike,
-    Unpicklable,
-    as_keyring,
-    forget_variables,
-    forgets_secret,
-)
+from roovet_webhooks.signing.keys import Keyring, Secret, SecretLike, as_keyring
 from roovet_webhooks.signing.mac import keyed
+from roovet_webhooks.signing.secrecy import Unpicklable, forget_variables, forgets_secret
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

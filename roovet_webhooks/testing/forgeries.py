@@ -21,7 +21,8 @@ from roovet_webhooks.errors import (
     StaleTimestamp,
     TimestampHeaderMismatch,
 )
-from roovet_webhooks.signing.keys import as_keyring, forgets_secret
+from roovet_webhooks.signing.keys import as_keyring
+from roovet_webhooks.signing.secrecy import forgets_secret
 from roovet_webhooks.testing.bodies import body_of
 from roovet_webhooks.testing.fixed import NOW, PATH, SECRET
 from roovet_webhooks.testing.signed import SignedRequest

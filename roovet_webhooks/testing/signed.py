@@ -10,7 +10,7 @@ import inspect
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict, TypeVar, overload
 
 from roovet_webhooks.messages import WebhookRequest
-from roovet_webhooks.signing.keys import forgets_secret
+from roovet_webhooks.signing.secrecy import forgets_secret
 from roovet_webhooks.signing.verifier import Signer
 from roovet_webhooks.testing.bodies import body_of
 from roovet_webhooks.testing.fixed import NOW, PATH, SECRET

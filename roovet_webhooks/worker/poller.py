@@ -11,7 +11,7 @@ from roovet_webhooks import telemetry
 from roovet_webhooks.errors import InboxError, InboxUnavailable
 from roovet_webhooks.inbox.future import InboxFuture
 from roovet_webhooks.receiving.attempt import ClaimReleased, log_context
-from roovet_webhooks.signing.keys import forget_variables
+from roovet_webhooks.signing.secrecy import forget_variables
 from roovet_webhooks.worker.backoff import OutageBackoff
 
 if TYPE_CHECKING:

@@ -32,7 +32,8 @@ from roovet_webhooks import (
     verify,
 )
 from roovet_webhooks.explain import explain
-from roovet_webhooks.signing.keys import as_keyring, forget_variables, is_placeholder
+from roovet_webhooks.signing.keys import as_keyring, is_placeholder
+from roovet_webhooks.signing.secrecy import forget_variables
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 from roovet_webhooks import telemetry
 from roovet_webhooks.errors import SignatureMismatch
-from roovet_webhooks.signing.keys import forget_variables
+from roovet_webhooks.signing.secrecy import forget_variables
 
 if TYPE_CHECKING:
     from roovet_webhooks.errors import WebhookError
