@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar, cast, get_args
 from roovet_webhooks.delivery import Delivery
 from roovet_webhooks.errors import ConfigurationError
 from roovet_webhooks.events import Event
+from roovet_webhooks.signing.secrecy import OUR_MODULES
 
 Function: TypeAlias = Callable[..., object]
 """A function of the user's, sync or async."""
@@ -141,15 +142,14 @@ def innermost(function: Function) -> Function:
     return function
 
 
-def names_of_caller(depth: int) -> Mapping[str, object]:
-    """Return the local names of a caller: a class that is defined beside a handler is known nowhere else.
+def names_of_caller() -> Mapping[str, object]:
+    """Return the local names of the application's code that led here.
 
-    Args:
-        depth: How many frames up; 1 is who calls this.
+    A class that is defined beside a handler is known nowhere else.
     """
     frame = inspect.currentframe()
-    for _ in range(depth + 1):
-        frame = None if frame is None else frame.f_back
+    while frame is not None and frame.f_globals.get("__name__", "").startswith(OUR_MODULES):
+        frame = frame.f_back
     return {} if frame is None else dict(frame.f_locals)
 
 

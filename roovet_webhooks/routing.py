@@ -7,7 +7,7 @@ call and included where the application is put together.
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast, overload
 
 from roovet_webhooks.errors import ConfigurationError, EventTypeConflictError, LateRegistrationError
 from roovet_webhooks.events import (
@@ -176,7 +176,7 @@ class Router:
         def register(function: Function) -> Function:
             its_name = name or name_of(function)
             self._check_open(its_name)
-            parameters, namespace = parameters_of(function, its_name), names_of_caller(1)
+            parameters, namespace = parameters_of(function, its_name), names_of_caller()
             parameters.check(namespace)
             given, build = wanted, decode
             if isinstance(event, str) and type is None:
@@ -203,7 +203,7 @@ class Router:
         if self._fallback is not None:
             message = f"{name} and {self._fallback.name} are both the fallback; keep one"
             raise ConfigurationError(message)
-        handler, namespace = Handler(function, name), names_of_caller(1)
+        handler, namespace = Handler(function, name), names_of_caller()
         handler.parameters.check(namespace)
         if (wanted := handler.parameters.wanted(namespace)) is not Event:
             message = f"the fallback {name} takes a plain Event, not {wanted!r}; register that with on('…')"
@@ -243,6 +243,9 @@ class Router:
             LateRegistrationError: The first delivery has been dispatched.
         """
         self._check_open("an included router")
+        if not isinstance(cast("object", router), Router):
+            message = f"include() takes a Router, not a {type(router).__name__}"
+            raise ConfigurationError(message)
         if self in router.walk():
             message = "a router cannot include itself, directly or through another"
             raise ConfigurationError(message)

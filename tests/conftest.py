@@ -86,8 +86,10 @@ def _nothing_left_behind() -> Iterator[None]:
         restore()
     # A receiver that a test leaves to the collector is none of the next one's business.
     receiver._ready_receivers.clear()
-    if "django.utils.translation" in sys.modules:
-        sys.modules["django.utils.translation"].deactivate()  # what Django's middleware has activated in this thread
+    if (django := sys.modules.get("django.conf")) is not None and django.settings.configured:
+        from django.utils import translation  # noqa: PLC0415 - only where a test uses Django
+
+        translation.deactivate()  # what Django's middleware has activated in this thread
     if structlog.is_configured():
         structlog.reset_defaults()
 

@@ -415,3 +415,11 @@ class TestLateRegistration:
         router.freeze("two")
         with pytest.raises(LateRegistrationError, match="'one'"):
             router.on("a.b")(fulfil)
+
+
+def test_a_receiver_has_a_router_and_is_none() -> None:
+    receiver = WebhookReceiver(SECRET)
+    with pytest.raises(ConfigurationError, match=r"include\(\) takes a Router, not a WebhookReceiver"):
+        Router().include(cast("Router", receiver))
+    with pytest.raises(ConfigurationError, match="takes a Router"):
+        WebhookReceiver(SECRET, router=cast("Router", receiver))

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
 from weakref import WeakSet
 
 from roovet_webhooks import telemetry
@@ -50,7 +50,7 @@ from roovet_webhooks.receiving.request_checks import admit
 from roovet_webhooks.receiving.tenants import Resolver, Tenants
 from roovet_webhooks.receiving.unhandled import UnhandledLog
 from roovet_webhooks.retry import RetryPolicy
-from roovet_webhooks.routing import Plan, Router
+from roovet_webhooks.routing import AnnotatedRegistrar, OnAny, OnError, OnRejected, Plan, Registrar, Router
 from roovet_webhooks.signing.header import check_timestamp, parse_signature
 from roovet_webhooks.signing.secrecy import forget_variables, forgets_secret, warn_caller
 from roovet_webhooks.signing.verifier import DEFAULT_TOLERANCE, checked_tolerance
@@ -84,11 +84,12 @@ _UNCHANGED: Any = object()
 _ready_receivers: WeakSet[WebhookReceiver] = WeakSet()
 _checking = threading.Lock()
 
+E = TypeVar("E")
 F = TypeVar("F", bound=Callable[..., object])
 
 
-class WebhookReceiver(Router):
-    """Receives deliveries: verifies, records and dispatches them. It is a `Router` as well.
+class WebhookReceiver:
+    """Receives deliveries: verifies, records and dispatches them.
 
     Args:
         secret: The signing secret or secrets (a text, a `Secret`, a list of these, a `Keyring`), or a
@@ -151,7 +152,7 @@ class WebhookReceiver(Router):
         debug: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        super().__init__()
+        self._router = Router()
         self._tolerance = checked_tolerance(tolerance)
         self._accept_truncated = accept_truncated
         # Before anything else can fail, so that no later traceback finds the secret in this frame.
@@ -236,6 +237,42 @@ class WebhookReceiver(Router):
             faults.append("ordering= is kept by workers, and so needs a durable inbox and acknowledge='stored'")
         return faults
 
+    # Handlers
+
+    @overload
+    def on(self, event: type[E], /, *, name: str | None = ...) -> Registrar[E]: ...
+    @overload
+    def on(self, event: str, /, *, type: type[E], name: str | None = ...) -> Registrar[E]: ...
+    @overload
+    def on(self, event: str, /, *, name: str | None = ...) -> AnnotatedRegistrar: ...
+
+    def on(
+        self,
+        event: Any,
+        /,
+        *,
+        type: Any = None,  # noqa: A002 - as `Router.on` has it
+        name: str | None = None,
+    ) -> Any:
+        """Register a handler for an event; see `Router.on`."""
+        return self._router.on(event, type=type, name=name)
+
+    def fallback(self, function: OnAny) -> OnAny:
+        """Register the handler for events that no other handler wants; see `Router.fallback`."""
+        return self._router.fallback(function)
+
+    def on_error(self, function: OnError) -> OnError:
+        """Register a hook ``(error, delivery)``, called for each handler that fails; see `Router.on_error`."""
+        return self._router.on_error(function)
+
+    def on_rejected(self, function: OnRejected) -> OnRejected:
+        """Register a hook ``(error, request)``, called for each refused request; see `Router.on_rejected`."""
+        return self._router.on_rejected(function)
+
+    def include(self, router: Router) -> None:
+        """Take in a router's handlers and hooks, at this place in the order; see `Router.include`."""
+        self._router.include(router)
+
     # Secrets
 
     def default_secret(self, source: Callable[[], SecretLike | None]) -> None:
@@ -287,7 +324,7 @@ class WebhookReceiver(Router):
 
     def served(self) -> Served:
         """Return what this receiver serves: what a worker records beside its heartbeat."""
-        plan = self._plan or self.plan()
+        plan = self._plan or self._router.plan()
         return Served(self.endpoint, plan.names, plan.patterns)
 
     def _refuse_twin(self) -> None:
@@ -352,7 +389,7 @@ class WebhookReceiver(Router):
             except ImportError as error:
                 message = f"handlers={module!r} cannot be imported: {error}"
                 raise ConfigurationError(message) from error
-        if not self.plan():
+        if not self._router.plan():
             message = (
                 f"the receiver {self.endpoint!r} has no handler, so every delivery would be lost: register one, or "
                 "import the module that does (WebhookReceiver(handlers=['shop.webhooks']))"
@@ -471,8 +508,8 @@ class WebhookReceiver(Router):
 
     def _fixed_plan(self) -> Plan:
         if self._plan is None:
-            self.freeze(self.endpoint)
-            self._plan = self.plan()
+            self._router.freeze(self.endpoint)
+            self._plan = self._router.plan()
         return self._plan
 
     async def _store(
@@ -584,7 +621,7 @@ class WebhookReceiver(Router):
             if error.__cause__ is not None:
                 begin_with_users_code(error.__cause__)
             telemetry.log_event("receiver.not_ready", error.__cause__, **fields)
-        hooks = self.rejected_hooks() if self._plan is None else self._plan.rejected_hooks
+        hooks = self._router.rejected_hooks() if self._plan is None else self._plan.rejected_hooks
         await call_hooks(hooks, bridge, error, request)
         for observer in self._observers:
             observer.on_rejected(error, request)

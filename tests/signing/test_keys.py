@@ -20,6 +20,7 @@ from roovet_webhooks import (
     ConfigurationError,
     InvalidSecretError,
     Keyring,
+    Router,
     Secret,
     SignatureMismatch,
     Signer,
@@ -511,10 +512,10 @@ def test_a_warning_reaches_code_that_is_no_module() -> None:
 
 
 def test_the_examples_of_this_documentation_work_and_are_reported(caplog: pytest.LogCaptureFixture) -> None:
-    receiver = WebhookReceiver(["whsec_example_5f2b8c1e9a7d", LONG])
-    receiver.on("*", name="all")(lambda _event: None)
-    receiver.check()
-    WebhookReceiver(LONG, router=receiver).check()
-    WebhookReceiver(lambda _request: None, router=receiver).check()
+    router = Router()
+    router.on("*", name="all")(lambda _event: None)
+    WebhookReceiver(["whsec_example_5f2b8c1e9a7d", LONG], router=router).check()
+    WebhookReceiver(LONG, router=router).check()
+    WebhookReceiver(lambda _request: None, router=router).check()
     (record,) = caplog.records
     assert record.getMessage() == "receiver.example_secret secret='secret-1' endpoint='default'"
