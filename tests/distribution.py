@@ -24,12 +24,7 @@ if TYPE_CHECKING:
     from email.message import Message
 
 # Tests that read files of the repository beside the package.
-TESTS_OF_FILES = (
-    "tests/documentation",
-    "tests/documentation/test_tables.py",
-    "tests/test_layers.py",
-    "tests/test_face.py",
-)
+TESTS_OF_FILES = ("tests/documentation", "tests/test_layers.py", "tests/test_face.py")
 
 
 def run(*command: str | Path, cwd: Path = ROOT) -> str:
