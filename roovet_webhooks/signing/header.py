@@ -38,8 +38,9 @@ TRUNCATED_DIGEST_BYTES = 16
 _SECONDS = re.compile(rb"0|[1-9][0-9]{0,11}")
 _DIGEST = re.compile(rb"[0-9a-f]{64}")
 _DIGEST_OR_TRUNCATED = re.compile(rb"[0-9a-f]{64}|[0-9a-f]{32}")
-# The one shape that Roovet documents, read in one step: a third of the time of going item by item.
-_DOCUMENTED = re.compile(rb"t=([1-9][0-9]{0,11}),v1=([0-9a-f]{64})").fullmatch
+# The one shape that Roovet documents, read in one step: a third of the time of going item by item. Whoever matches it
+# checks the digits with islower and unhexlify, which cost a third of a character class here.
+DOCUMENTED = re.compile(rb"t=([1-9][0-9]{0,11}),v1=(.{64})").fullmatch
 _ITEM = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+)=([!-+\--~]*)")
 
 
@@ -75,10 +76,15 @@ def parse_signature(header: str | bytes | None, *, accept_truncated: bool = Fals
     if isinstance(header, str):
         # Total: what cannot be ASCII becomes bytes that the grammar refuses.
         header = header.encode("utf-8", "surrogatepass")
-    documented = _DOCUMENTED(header)
+    documented = DOCUMENTED(header)
     if documented is not None:
-        literal, digest = documented.groups()
-        return literal, int(literal), (unhexlify(digest),)
+        literal, digits = documented.groups()
+        # Digits without a single letter, one digest in 10^13, fail islower and are read item by item.
+        try:
+            if digits.islower():
+                return literal, int(literal), (unhexlify(digits),)
+        except ValueError:
+            pass  # not hex digits: the items below say so
     return _parse_items(header, _DIGEST_OR_TRUNCATED if accept_truncated else _DIGEST)
 
 

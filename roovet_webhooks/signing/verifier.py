@@ -6,7 +6,6 @@ its UTF-8 bytes (vendor document, "Webhooks & Signing").
 
 from __future__ import annotations
 
-import re
 from binascii import unhexlify
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar, cast, ove
 
 from roovet_webhooks.errors import ConfigurationError, DuplicateHeader, SignatureMismatch
 from roovet_webhooks.signing.header import (
+    DOCUMENTED,
     SIGNATURE_HEADER,
     TIMESTAMP_HEADER,
     SignatureHeader,
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from roovet_webhooks.events import Event
 
 DEFAULT_TOLERANCE = 300.0
-
-_DOCUMENTED = re.compile(rb"t=([1-9][0-9]{0,11}),v1=(.{64})").fullmatch
 
 T = TypeVar("T")
 
@@ -173,9 +171,9 @@ class Verifier(Unpicklable):
         if only is not None and signature and timestamp_header is None:
             # What Latin-1 cannot write becomes a "?", which is no digit: it goes the long way and is refused.
             if isinstance(signature, str):
-                documented = _DOCUMENTED(signature.encode("latin-1", "replace"))
+                documented = DOCUMENTED(signature.encode("latin-1", "replace"))
             elif isinstance(signature, bytes):
-                documented = _DOCUMENTED(signature)
+                documented = DOCUMENTED(signature)
         if only is not None and documented is not None:
             literal, digits = documented.groups()
             timestamp = int(literal)
