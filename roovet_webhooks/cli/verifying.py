@@ -23,8 +23,8 @@ from roovet_webhooks.cli.text import ago, plain, read_body
 from roovet_webhooks.errors import VerificationError
 from roovet_webhooks.events import MAX_TIMESTAMP
 from roovet_webhooks.explain import explain
-from roovet_webhooks.signing.header import SIGNATURE_HEADER, TIMESTAMP_HEADER, parse_signature
-from roovet_webhooks.signing.verifier import DEFAULT_TOLERANCE, signature_of
+from roovet_webhooks.signing.header import SIGNATURE_HEADER, TIMESTAMP_HEADER, parse_signature, signature_of
+from roovet_webhooks.signing.verifier import DEFAULT_TOLERANCE
 
 if TYPE_CHECKING:
     from typing import BinaryIO

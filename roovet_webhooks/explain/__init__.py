@@ -17,7 +17,7 @@ from roovet_webhooks.explain.header import Reading
 from roovet_webhooks.explain.search import Search
 from roovet_webhooks.explain.secrets import hold
 from roovet_webhooks.findings import Diagnosis, Finding
-from roovet_webhooks.signing.verifier import DEFAULT_TOLERANCE, Headers, Verified, Verifier, checked_tolerance, not_raw
+from roovet_webhooks.signing.verifier import DEFAULT_TOLERANCE, Verified, Verifier, checked_tolerance, not_raw
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from roovet_webhooks.errors import WebhookError
     from roovet_webhooks.explain.search import Match
     from roovet_webhooks.explain.secrets import Held
+    from roovet_webhooks.signing.header import Headers
     from roovet_webhooks.signing.keys import SecretLike
 
 __all__ = ["CODES", "Code", "Diagnosis", "Finding", "explain", "explain_refusal"]

@@ -33,15 +33,15 @@ from roovet_webhooks.signing.header import (
     TRUNCATED_DIGEST_BYTES,
     check_timestamp,
     parse_signature,
+    signature_of,
 )
 from roovet_webhooks.signing.mac import OTHERS
-from roovet_webhooks.signing.verifier import signature_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from roovet_webhooks.findings import Finding
-    from roovet_webhooks.signing.verifier import Headers
+    from roovet_webhooks.signing.header import Headers
 
 _SIGNATURE, _TIMESTAMP = SIGNATURE_HEADER.lower(), TIMESTAMP_HEADER.lower()
 _ENCODING = "content-encoding"

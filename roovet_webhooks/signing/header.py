@@ -1,4 +1,4 @@
-"""The grammar of ``X-Roovet-Signature``, and what makes its timestamp acceptable. No key, no I/O.
+"""Find, parse and check ``X-Roovet-Signature``. No key, no I/O.
 
 ::
 
@@ -16,15 +16,20 @@ from __future__ import annotations
 
 import re
 from binascii import unhexlify
-from typing import NoReturn, TypeAlias
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, NoReturn, TypeAlias, cast
 
 from roovet_webhooks.errors import (
+    DuplicateHeader,
     FutureTimestamp,
     MalformedSignature,
     MissingSignature,
     StaleTimestamp,
     TimestampHeaderMismatch,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
 
 SIGNATURE_HEADER = "X-Roovet-Signature"
 TIMESTAMP_HEADER = "X-Roovet-Timestamp"
@@ -178,3 +183,61 @@ def check_timestamp(
         if timestamp_header != literal:
             message = f"{TIMESTAMP_HEADER} differs from the signed t"
             raise TimestampHeaderMismatch(message, skew=skew, tolerance=tolerance)
+
+
+Headers: TypeAlias = Mapping[str, str] | Iterable[tuple[str | bytes, str | bytes]] | str | bytes | None
+"""The headers of a request, as a mapping or as pairs; or the signature header's text itself."""
+
+
+def signature_of(headers: Headers) -> tuple[str | bytes | None, str | bytes | None]:
+    """Return the values of ``X-Roovet-Signature`` and ``X-Roovet-Timestamp``, ``None`` for one that is absent.
+
+    Raises:
+        DuplicateHeader: One of them stands more than once.
+        TypeError: These are no headers, or a value is neither text nor bytes.
+    """
+    if headers is None or isinstance(headers, str | bytes):
+        return headers, None
+    found: dict[str, list[str | bytes]] = {SIGNATURE_HEADER.lower(): [], TIMESTAMP_HEADER.lower(): []}
+    for name, value in _pairs(headers):
+        text = name.decode("latin-1") if isinstance(name, bytes) else name
+        if (values := found.get(text.lower())) is not None and value is not None:
+            if not isinstance(value, str | bytes):
+                raise not_a_header(text, value)
+            values.append(value)
+    signatures, timestamps = found.values()
+    if len(signatures) > 1 or len(timestamps) > 1:
+        message = f"{SIGNATURE_HEADER} or {TIMESTAMP_HEADER} stands more than once; one delivery has one of each"
+        raise DuplicateHeader(message)
+    return (signatures[0] if signatures else None), (timestamps[0] if timestamps else None)
+
+
+def _pairs(headers: object) -> Iterator[tuple[str | bytes, object]]:
+    """Yield names and values of headers.
+
+    Raises:
+        TypeError: They are neither a mapping nor pairs, or a name is neither text nor bytes.
+    """
+    # Not every mapping of headers is a Mapping: that of the standard library's http.client has items, and no more.
+    items: Callable[[], Iterable[object]] | None = getattr(headers, "items", None)
+    pairs = items() if callable(items) else headers
+    if not isinstance(pairs, Iterable):
+        what = f"a {type(headers).__name__}"
+        raise _no_headers(what)
+    for pair in cast("Iterable[object]", pairs):
+        kind = type(pair).__name__
+        if not (isinstance(pair, tuple | list) and len(cast("Sequence[object]", pair)) == 2):  # noqa: PLR2004 - a pair
+            what = f"a {type(headers).__name__} with a {kind} in it"
+            raise _no_headers(what)
+        name, value = cast("tuple[object, object]", pair)
+        if not isinstance(name, str | bytes):
+            what = f"a {type(headers).__name__} with a name that is a {type(name).__name__}"
+            raise _no_headers(what)
+        yield name, value
+
+
+def _no_headers(what: str) -> TypeError:
+    return TypeError(
+        "headers must be a mapping, pairs of name and value, or the text of the signature header: "
+        f"construct_event(raw, request.headers, secret); this is {what}"
+    )

@@ -7,28 +7,28 @@ its UTF-8 bytes (vendor document, "Webhooks & Signing").
 from __future__ import annotations
 
 from binascii import unhexlify
-from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from hmac import compare_digest
 from time import time
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast, overload
 
-from roovet_webhooks.errors import ConfigurationError, DuplicateHeader, SignatureMismatch
+from roovet_webhooks.errors import ConfigurationError, SignatureMismatch
 from roovet_webhooks.signing.header import (
     DOCUMENTED,
     SIGNATURE_HEADER,
     TIMESTAMP_HEADER,
+    Headers,
     SignatureHeader,
     check_timestamp,
-    not_a_header,
     parse_signature,
+    signature_of,
 )
 from roovet_webhooks.signing.keys import Keyring, Secret, SecretLike, as_keyring
 from roovet_webhooks.signing.mac import keyed
 from roovet_webhooks.signing.secrecy import Unpicklable, forget_variables, forgets_secret
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from roovet_webhooks.events import Event
 
@@ -375,10 +375,6 @@ def sign(raw: bytes, secret: SecretLike, *, timestamp: int | None = None) -> str
     return Signer(secret).sign(raw, timestamp=timestamp)
 
 
-Headers: TypeAlias = Mapping[str, str] | Iterable[tuple[str | bytes, str | bytes]] | str | bytes | None
-"""The headers of a request, as a mapping or as pairs; or the signature header's text itself."""
-
-
 @overload
 def construct_event(
     raw: bytes,
@@ -450,57 +446,3 @@ def construct_event(  # noqa: PLR0913 - the public face; all but three are keywo
     del secret
     event = parse_envelope(raw)
     return event if type is None else decoder_of(type)(raw, event)
-
-
-def signature_of(headers: Headers) -> tuple[str | bytes | None, str | bytes | None]:
-    """Return the values of ``X-Roovet-Signature`` and ``X-Roovet-Timestamp``, ``None`` for one that is absent.
-
-    Raises:
-        DuplicateHeader: One of them stands more than once.
-        TypeError: These are no headers, or a value is neither text nor bytes.
-    """
-    if headers is None or isinstance(headers, str | bytes):
-        return headers, None
-    found: dict[str, list[str | bytes]] = {SIGNATURE_HEADER.lower(): [], TIMESTAMP_HEADER.lower(): []}
-    for name, value in _pairs(headers):
-        text = name.decode("latin-1") if isinstance(name, bytes) else name
-        if (values := found.get(text.lower())) is not None and value is not None:
-            if not isinstance(value, str | bytes):
-                raise not_a_header(text, value)
-            values.append(value)
-    signatures, timestamps = found.values()
-    if len(signatures) > 1 or len(timestamps) > 1:
-        message = f"{SIGNATURE_HEADER} or {TIMESTAMP_HEADER} stands more than once; one delivery has one of each"
-        raise DuplicateHeader(message)
-    return (signatures[0] if signatures else None), (timestamps[0] if timestamps else None)
-
-
-def _pairs(headers: object) -> Iterator[tuple[str | bytes, object]]:
-    """Yield names and values of headers.
-
-    Raises:
-        TypeError: They are neither a mapping nor pairs, or a name is neither text nor bytes.
-    """
-    # Not every mapping of headers is a Mapping: that of the standard library's http.client has items, and no more.
-    items: Callable[[], Iterable[object]] | None = getattr(headers, "items", None)
-    pairs = items() if callable(items) else headers
-    if not isinstance(pairs, Iterable):
-        what = f"a {type(headers).__name__}"
-        raise _no_headers(what)
-    for pair in cast("Iterable[object]", pairs):
-        kind = type(pair).__name__
-        if not (isinstance(pair, tuple | list) and len(cast("Sequence[object]", pair)) == 2):  # noqa: PLR2004 - a pair
-            what = f"a {type(headers).__name__} with a {kind} in it"
-            raise _no_headers(what)
-        name, value = cast("tuple[object, object]", pair)
-        if not isinstance(name, str | bytes):
-            what = f"a {type(headers).__name__} with a name that is a {type(name).__name__}"
-            raise _no_headers(what)
-        yield name, value
-
-
-def _no_headers(what: str) -> TypeError:
-    return TypeError(
-        "headers must be a mapping, pairs of name and value, or the text of the signature header: "
-        f"construct_event(raw, request.headers, secret); this is {what}"
-    )

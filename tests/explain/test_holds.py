@@ -30,8 +30,8 @@ from roovet_webhooks.explain import CODES, explain, explain_refusal
 from roovet_webhooks.explain.forms import HUGE, LARGE
 from roovet_webhooks.explain.search import Search
 from roovet_webhooks.explain.secrets import hold
+from roovet_webhooks.signing.header import signature_of
 from roovet_webhooks.signing.mac import other
-from roovet_webhooks.signing.verifier import signature_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
