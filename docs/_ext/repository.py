@@ -13,6 +13,7 @@ ABOUT = {
     "README.md": "readme.md",
     "CHANGELOG.md": "CHANGELOG.md",
     "CONTRIBUTING.md": "CONTRIBUTING.md",
+    "SECURITY.md": "SECURITY.md",
     "examples": "readme.md#examples",
 }
 """What is linked to, from the root of the repository, and the page about it."""

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from support import services
 
-from documentation.pages import PAGES, rows_of, section_of, text_of
+from documentation.pages import PAGES, ROOT, rows_of, section_of, text_of
 
 
 @cache
@@ -62,3 +62,29 @@ def test_a_page_that_installs_by_name_leads_to_the_other_ways(page: str) -> None
 def test_the_links_of_the_description_lead_to_the_source() -> None:
     (substitution,) = project()["tool"]["hatch"]["metadata"]["hooks"]["fancy-pypi-readme"]["substitutions"]
     assert substitution["replacement"].startswith(f"]({project()['project']['urls']['Source']}/blob/")
+
+
+def test_the_recipes_name_files_that_exist() -> None:
+    named = re.findall(
+        r"`([\w.-]+(?:/[\w.-]+)+|\w+\.(?:md|toml))`", section_of("CONTRIBUTING.md", "How to add something")
+    )
+    assert len(named) > 10
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_the_versions_are_those_of_the_package() -> None:
+    table = project()["project"]
+    extras = table["optional-dependencies"].values()
+    wanted = [*table["dependencies"], *(requirement for extra in extras for requirement in extra)]
+    floors: dict[str, str] = {}
+    for requirement in wanted:
+        if found := re.match(r"([\w-]+)(?:\[\w+\])?>=([\d.]+)$", requirement):
+            floors.setdefault(found[1].lower(), found[2])
+    pins = dict(line.lower().split("==") for line in text_of("constraints.txt").split())
+    rows = rows_of(text_of("docs/reference/compatibility.md"), 3)
+    shown = {name.lower(): (lowest, newest) for name, lowest, newest in rows}
+    fastapi = {"fastapi": ("that of Starlette", pins["fastapi"])}
+    assert shown == {name: (floor, pins[name]) for name, floor in floors.items()} | fastapi
+    assert f"Python {table['requires-python'].removeprefix('>=')} or later" in text_of(
+        "docs/reference/compatibility.md"
+    )
