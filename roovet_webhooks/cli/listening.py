@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from contextlib import ExitStack, suppress
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
     from roovet_webhooks.cli.keyrings import GivenSecrets
-    from roovet_webhooks.inbox.protocol import DurableInbox
     from roovet_webhooks.signing.keys import Keyring
 
 _GRACE = 5.0  # seconds that handlers which run in the worker get to end
@@ -76,7 +75,7 @@ def listen(  # noqa: PLR0913 - one argument an option
         if stored:
             worker = Worker(receiver, grace=_GRACE)
             worker.start()
-            stack.callback(operations.close_quietly, cast("DurableInbox", receiver.inbox))
+            stack.callback(operations.close_quietly, receiver.durable_inbox)
             stack.callback(worker.close)
             console.print(Text("Deliveries are stored in its inbox; a worker beside it runs them.", "dim"))
         # The server has ended in order by then, and raises the signal again.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -14,7 +14,6 @@ from roovet_webhooks.worker.service import DEFAULT_CONCURRENCY, DEFAULT_GRACE, D
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from roovet_webhooks.inbox.protocol import DurableInbox
 
 C = TypeVar("C", bound="Callable[..., Any]")
 
@@ -88,5 +87,5 @@ def work(made: Worker, log_level: str) -> int:
     operations.log_to_stderr(log_level)
     made.run()
     for receiver in made.receivers:
-        operations.close_quietly(cast("DurableInbox", receiver.inbox))
+        operations.close_quietly(receiver.durable_inbox)
     return 0

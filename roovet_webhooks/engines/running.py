@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from roovet_webhooks import telemetry
 from roovet_webhooks.errors import ConfigurationError
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractAsyncContextManager
 
-    from roovet_webhooks.inbox.protocol import Answer, Claimed, DurableInbox, Inbox
+    from roovet_webhooks.inbox.protocol import Answer, Claimed, Inbox
     from roovet_webhooks.receiving.bridge import Bridge
     from roovet_webhooks.receiving.receiver import WebhookReceiver
 
@@ -90,7 +90,7 @@ class Receivers:
             # Left ready: a process that has the receiver will get it once more.
             telemetry.log_event("engine.unknown_endpoint", engine=self._engine, endpoint=endpoint, number=number)
             return
-        inbox = cast("DurableInbox", receiver.inbox)
+        inbox = receiver.durable_inbox
         claimed = await bridge.wait(
             inbox, inbox.claim_number, number, ordering=receiver.ordering, on_dead=receiver.on_dead
         )

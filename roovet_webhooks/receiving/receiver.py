@@ -189,11 +189,16 @@ class WebhookReceiver:
             )
             warn_caller(message)
 
+    @property
+    def durable_inbox(self) -> DurableInbox:
+        """The inbox, for callers that know that it is durable: workers, engines and the command line."""
+        return cast("DurableInbox", self.inbox)
+
     def _use_inbox(self, inbox: InboxLike | None) -> None:
         self.inbox: Inbox = MemoryInbox() if inbox is None else inbox_of(inbox)
         self._acknowledge = (self._wanted or "stored") if self.inbox.durable else "handled"
         if self.inbox.durable:
-            cast("DurableInbox", self.inbox).attach(self.endpoint, self.retry)
+            self.durable_inbox.attach(self.endpoint, self.retry)
 
     def _check_options(self) -> None:
         faults: list[str] = []
@@ -360,7 +365,7 @@ class WebhookReceiver:
     def _location(self) -> str | None:
         """Where deliveries are recorded; ``None`` in memory, or if the inbox has no database that is configured."""
         try:
-            return cast("DurableInbox", self.inbox).location if self.inbox.durable else None
+            return self.durable_inbox.location if self.inbox.durable else None
         except ConfigurationError:
             return None
 
@@ -371,7 +376,7 @@ class WebhookReceiver:
         """
         if self.inbox.durable:
             try:
-                cast("DurableInbox", self.inbox).open()
+                self.durable_inbox.open()
             except InboxError as error:
                 # Once an outage: a server and a worker look several times while they start.
                 if self._inbox_fault != str(error):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from time import monotonic
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from roovet_webhooks import telemetry
 from roovet_webhooks.errors import InboxError, InboxUnavailable
@@ -17,7 +17,7 @@ from roovet_webhooks.worker.backoff import OutageBackoff
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
-    from roovet_webhooks.inbox.protocol import Answer, Claim, Claimed, DurableInbox
+    from roovet_webhooks.inbox.protocol import Answer, Claim, Claimed
     from roovet_webhooks.receiving.receiver import WebhookReceiver
     from roovet_webhooks.worker.bridge import WorkerBridge
     from roovet_webhooks.worker.capacity import Capacity
@@ -67,7 +67,7 @@ class Poller:
 
     def __init__(self, receiver: WebhookReceiver, worker: WorkerContext) -> None:
         self._receiver = receiver
-        self._inbox = cast("DurableInbox", receiver.inbox)
+        self._inbox = receiver.durable_inbox
         self._worker = worker
         self._capacity = worker.capacity
         self._outage = OutageBackoff("store", receiver.endpoint)

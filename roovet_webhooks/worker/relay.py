@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from roovet_webhooks import telemetry
 from roovet_webhooks.errors import InboxError
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from roovet_webhooks.inbox.engine import Engine
-    from roovet_webhooks.inbox.protocol import DurableInbox
     from roovet_webhooks.receiving.receiver import WebhookReceiver
     from roovet_webhooks.worker.poller import WorkerContext
 
@@ -39,7 +38,7 @@ class Relay:
 
     def __init__(self, receiver: WebhookReceiver, engine: Engine, worker: WorkerContext) -> None:
         self._receiver = receiver
-        self._inbox = cast("DurableInbox", receiver.inbox)
+        self._inbox = receiver.durable_inbox
         self._engine = engine
         self._worker = worker
         self._store = OutageBackoff("store", receiver.endpoint)

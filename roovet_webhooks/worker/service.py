@@ -9,7 +9,7 @@ import signal
 import threading
 from contextlib import asynccontextmanager, contextmanager, suppress
 from time import monotonic
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from roovet_webhooks import telemetry
 from roovet_webhooks._validation import is_count, is_number
@@ -84,7 +84,7 @@ class Worker:
             if not receiver.inbox.durable
         ]
         durable = [receiver for receiver in receivers if receiver.inbox.durable]
-        if len({(cast("DurableInbox", one.inbox).location, one.endpoint) for one in durable}) < len(durable):
+        if len({(one.durable_inbox.location, one.endpoint) for one in durable}) < len(durable):
             faults.append(
                 "two receivers have the same endpoint and the same inbox, so that each would take the other's "
                 "deliveries; give each its own: endpoint='…'"
@@ -225,7 +225,7 @@ class Worker:
     def _inboxes(self) -> list[tuple[DurableInbox, list[Served]]]:
         grouped: dict[int, tuple[DurableInbox, list[Served]]] = {}
         for receiver in self.receivers:
-            inbox = cast("DurableInbox", receiver.inbox)
+            inbox = receiver.durable_inbox
             grouped.setdefault(id(inbox), (inbox, []))[1].append(receiver.served())
         return list(grouped.values())
 

@@ -21,7 +21,7 @@ from support.worker import deliver, receiver_on, records_of, soon, states_of, wr
 from roovet_webhooks import ConfigurationError, Event, InboxUnavailable, MemoryInbox, WebhookReceiver, operations
 from roovet_webhooks.cli.root import root
 from roovet_webhooks.findings import Finding
-from roovet_webhooks.inbox.protocol import DurableInbox, Served
+from roovet_webhooks.inbox.protocol import Served
 from roovet_webhooks.inbox.records import Health, Query
 from roovet_webhooks.inbox.sql import SQLInbox
 from roovet_webhooks.inbox.states import Outcome, State
@@ -538,7 +538,7 @@ def test_show_has_what_every_attempt_came_to(tmp_path: Path, monkeypatch: pytest
         raise ValueError(message)
 
     deliver(receiver, "order.paid")
-    inbox = cast("DurableInbox", receiver.inbox)
+    inbox = receiver.durable_inbox
     [claimed] = operations.waited(inbox, inbox.claim("default", limit=1))
     run_coroutine(receiver.handle(claimed, bridge=SyncBridge()))
     shown = run("show", "1").stdout

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
-    from roovet_webhooks.inbox.protocol import DurableInbox
     from roovet_webhooks.inbox.records import RecordedDelivery
 
 # Seconds; on a busy machine the processes of these tests take long to start.
@@ -39,7 +38,7 @@ def nothing(_event: Event) -> None:
 def deliver(receiver: WebhookReceiver, event: str = "order.created", *, count: int = 1, **fields: object) -> None:
     """Have a receiver record deliveries that were signed just now."""
     now = int(time.time())
-    inbox = cast("DurableInbox", receiver.inbox)
+    inbox = receiver.durable_inbox
     answers: list[Any] = []
     for _ in range(count):
         raw = payload(event, **{"ts": now - 5, **fields})
@@ -50,7 +49,7 @@ def deliver(receiver: WebhookReceiver, event: str = "order.created", *, count: i
 
 def records_of(receiver: WebhookReceiver) -> list[RecordedDelivery]:
     """Return what a receiver's inbox has recorded, the first first."""
-    inbox = cast("DurableInbox", receiver.inbox)
+    inbox = receiver.durable_inbox
     return list(reversed(inbox.find(Query(endpoint=receiver.endpoint, limit=10_000))))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from django.core.management.base import BaseCommand, CommandError
 from django.db import connections
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from django.core.management.base import CommandParser
 
-    from roovet_webhooks.inbox.protocol import DurableInbox
 
 _KEPT = 60
 
@@ -88,7 +87,7 @@ class Command(BaseCommand):
         except ConfigurationError as error:
             raise CommandError(str(error), returncode=2) from None
         for receiver in chosen:
-            close_quietly(cast("DurableInbox", receiver.inbox))
+            close_quietly(receiver.durable_inbox)
 
     def _print_start(self, worker: Worker) -> None:
         inboxes = {id(receiver.inbox): receiver.inbox for receiver in worker.receivers}
