@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import re
 from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from documentation.pages import rows_of, section_of
 
 import roovet_webhooks
 
@@ -16,18 +18,9 @@ if TYPE_CHECKING:
 
 ROOT = Path(roovet_webhooks.__file__).parent
 
-# From the ground up. A row imports only rows above it, and within a row what stands further left.
-ROWS = [
-    ["findings", "errors", "_version", "_validation", "tracebacks", "events", "retry"],
-    ["signing"],
-    ["delivery", "messages", "explain", "handler_types", "routing"],
-    ["telemetry"],
-    ["inbox"],
-    ["receiving"],
-    ["worker", "asgi", "aws", "operations", "serving", "api"],
-    ["engines", "sandbox", "testing", "cli", "console"],
-    ["flask", "django", "__main__"],
-]
+# From the ground up, as CONTRIBUTING.md shows them: a row imports only rows above it, and within a row what stands
+# further left.
+ROWS = [re.findall(r"`(\w+)`", row[0]) for row in rows_of(section_of("CONTRIBUTING.md", "The layers"), 2)]
 PLACE = {name: (row, column) for row, names in enumerate(ROWS) for column, name in enumerate(names)}
 FILES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
 

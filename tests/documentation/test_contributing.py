@@ -80,6 +80,8 @@ def test_the_versions_are_those_of_the_package() -> None:
     for requirement in wanted:
         if found := re.match(r"([\w-]+)(?:\[\w+\])?>=([\d.]+)$", requirement):
             floors.setdefault(found[1].lower(), found[2])
+    lowest = dict(line.split("==") for line in text_of("constraints-lowest.txt").splitlines() if "==" in line)
+    assert lowest == floors
     pins = dict(line.lower().split("==") for line in text_of("constraints.txt").split())
     rows = rows_of(text_of("docs/reference/compatibility.md"), 3)
     shown = {name.lower(): (lowest, newest) for name, lowest, newest in rows}

@@ -85,10 +85,11 @@ def post(
     """Post a delivery through the middleware of the project, with CSRF enforced."""
     raw = payload() if raw is None else raw
     chosen = dict(headers_of(raw) if headers is None else headers)
-    options: dict[str, Any] = {"data": raw, "content_type": chosen.pop("Content-Type"), "headers": chosen}
+    options: dict[str, Any] = {"data": raw, "content_type": chosen.pop("Content-Type")}
     if asgi:
-        return asyncio.run(AsyncClient(enforce_csrf_checks=True).post(where, **options))
-    return Client(enforce_csrf_checks=True).post(where, **options)
+        # By keyword, because before 5.2 Django's own client gives those in headers= underscores for hyphens.
+        return asyncio.run(AsyncClient(enforce_csrf_checks=True).post(where, **options, **chosen))
+    return Client(enforce_csrf_checks=True).post(where, **options, headers=chosen)
 
 
 def mount(receiver: WebhookReceiver, *, asgi: bool) -> Callable[..., Any]:

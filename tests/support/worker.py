@@ -27,7 +27,7 @@ PATIENCE = 90.0
 
 def receiver_on(path: Path, *, lease: float = 60.0, **options: Any) -> WebhookReceiver:  # noqa: ANN401 - the receiver's options
     """Return a receiver whose inbox is a SQLite file, in which deliveries are due at once."""
-    inbox = SQLInbox(f"sqlite:///{path / 'inbox.db'}", settle=0, lease=lease, timeout=2.0)
+    inbox = SQLInbox(f"sqlite:///{path / 'inbox.db'}", settle=0, lease=lease, timeout=5.0)
     return WebhookReceiver(SECRET, inbox=inbox, **options)
 
 
