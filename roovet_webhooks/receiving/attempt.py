@@ -86,7 +86,7 @@ class Attempt:
     Args:
         plan: Who wants which event.
         claimed: The delivery and its claim.
-        context: The delivery's `log_context`, for what is told of each run.
+        context: The delivery's `log_context`, for the log events of each run.
         inbox: What the claim is of.
         bridge: How handlers are called.
         retry: When to try again.

@@ -88,7 +88,8 @@ def post(
     options: dict[str, Any] = {"data": raw, "content_type": chosen.pop("Content-Type")}
     if asgi:
         # By keyword, because before 5.2 Django's own client gives those in headers= underscores for hyphens.
-        return asyncio.run(AsyncClient(enforce_csrf_checks=True).post(where, **options, **chosen))
+        options.update(chosen)
+        return asyncio.run(AsyncClient(enforce_csrf_checks=True).post(where, **options))
     return Client(enforce_csrf_checks=True).post(where, **options, headers=chosen)
 
 
