@@ -69,6 +69,9 @@ class Kept:
         """Close what psycopg would warn of when it is collected."""
         with suppress(Exception):
             self.result.close()
+        # One that was busy in another thread when the inbox closed it is left to the collector.
+        with suppress(Exception):
+            self.driver.close()
 
 
 # What is left to do with it: an error that says that it is over, or nothing that anybody notices.
