@@ -319,9 +319,9 @@ class TestTidy:
         assert number_of(inbox, ended(durable, inbox, Outcome.HANDLED)) > first
 
     def test_much_goes_in_small_transactions(self, database: SQLWorld, monkeypatch: pytest.MonkeyPatch) -> None:
-        from roovet_webhooks.inbox.sql import queries as ledger  # noqa: PLC0415 - only databases have one
+        from roovet_webhooks.inbox.sql import queries as sql_queries  # noqa: PLC0415 - only databases have one
 
-        monkeypatch.setattr(ledger, "TIDIED_AT_ONCE", 2)
+        monkeypatch.setattr(sql_queries, "TIDIED_AT_ONCE", 2)
         inbox = database.process(retain_body=10, remember=100)
         for _ in range(5):
             ended(database, inbox, Outcome.HANDLED)
@@ -398,10 +398,10 @@ class TestAClockThatIsAhead:
         assert given(inbox.store(delivery, claim=False)).verdict is Verdict.DUPLICATE
 
     def test_so_much_at_a_time_and_no_more(self, durable: World, monkeypatch: pytest.MonkeyPatch) -> None:
-        from roovet_webhooks.django import queries as djangos  # noqa: PLC0415 - only databases have one
-        from roovet_webhooks.inbox.sql import queries as ledger  # noqa: PLC0415 - likewise
+        from roovet_webhooks.django import queries as django_queries  # noqa: PLC0415 - only databases have one
+        from roovet_webhooks.inbox.sql import queries as sql_queries  # noqa: PLC0415 - likewise
 
-        for each in (ledger, djangos):
+        for each in (sql_queries, django_queries):
             monkeypatch.setattr(each, "TIDIED_AT_ONCE", 1)
             monkeypatch.setattr(each, "TIDYINGS", 2)
         inbox = durable.process(retain_body=10)
